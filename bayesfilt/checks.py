@@ -1,0 +1,74 @@
+"""Eager checks of arguments: what was wanted, what came.
+
+They look at concrete numbers only. A traced number (under `jit`, `vmap` or
+`optax.inject_hyperparams`) and a schedule pass unseen, because nothing is known of their
+values yet; inside a compiled run a bad number becomes a diverged run, never an exception.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def concrete_number(value: Any) -> float | None:
+    """The number behind `value`, or None where it is traced, a schedule or not a scalar."""
+    if isinstance(value, jax.core.Tracer) or callable(value):
+        return None
+    array = np.asarray(value)
+    return float(array) if array.ndim == 0 and array.dtype.kind in "biuf" else None
+
+
+def require_number(owner: str, name: str, value: Any) -> None:
+    """Refuse what is neither a real number, nor traced, nor a schedule."""
+    if isinstance(value, jax.core.Tracer) or callable(value):
+        return
+    if value is None or np.asarray(value).dtype.kind not in "iuf":
+        raise ValueError(f"{owner} needs a real number for {name}, got {name}={value!r}.")
+
+
+def require_positive(owner: str, name: str, value: Any, *, infinite: bool = False) -> None:
+    """Refuse a concrete number that is not above zero; `infinite` says whether inf is legal."""
+    require_number(owner, name, value)
+    number = concrete_number(value)
+    if number is None or (number > 0 and (infinite or math.isfinite(number))):
+        return
+    wanted = f"{name} > 0" if infinite else f"a finite {name} > 0"
+    raise ValueError(f"{owner} needs {wanted}, got {name}={number:g}.")
+
+
+def require_non_negative(owner: str, name: str, value: Any) -> None:
+    """Refuse a concrete number below zero, or not finite."""
+    require_number(owner, name, value)
+    number = concrete_number(value)
+    if number is not None and not (number >= 0 and math.isfinite(number)):
+        raise ValueError(f"{owner} needs a finite {name} >= 0, got {name}={number:g}.")
+
+
+def require_fraction(owner: str, name: str, value: Any) -> None:
+    """Refuse a concrete number outside [0, 1): a running mean's memory, a shrink."""
+    require_number(owner, name, value)
+    number = concrete_number(value)
+    if number is not None and not 0 <= number < 1:
+        raise ValueError(f"{owner} needs 0 <= {name} < 1, got {name}={number:g}.")
+
+
+def require_at_least(owner: str, name: str, value: Any, least: int) -> None:
+    """Refuse a concrete number below `least`, or one that is not whole."""
+    require_number(owner, name, value)
+    number = concrete_number(value)
+    if number is not None and not (number >= least and math.isfinite(number) and number % 1 == 0):
+        raise ValueError(f"{owner} needs a whole {name} >= {least}, got {name}={number:g}.")
+
+
+def require_one_of(owner: str, name: str, value: object, choices: Iterable[str]) -> None:
+    """Refuse a word that is not among `choices`; the nearest one is offered."""
+    known = list(choices)
+    if value in known:
+        return
+    near = difflib.get_close_matches(str(value), known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{owner} knows {name} {', '.join(known)}; got {value!r}.{hint}")
