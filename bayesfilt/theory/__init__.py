@@ -1,0 +1,1 @@
+"""Floor 1: one equation, one function, arrays in, arrays out."""
