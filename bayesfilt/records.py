@@ -1,0 +1,335 @@
+"""Results <-> files: labelled arrays in, one netCDF or npz file out, and back.
+
+A record is groups of variables ("free" -> loss(run, step)) and settings. On disk it is
+`record.nc`, which xarray opens as a DataTree, or `record.npz` where xarray, h5netcdf or h5py
+are missing. Nothing is ever pickled. What is read equals what was written, but for tuples,
+which come back as lists, and 16-bit floats, which are kept as float32.
+"""
+
+import dataclasses
+import importlib.util
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from bayesfilt.atomic_files import write_bytes_atomically
+
+if TYPE_CHECKING:
+    import xarray
+
+SCHEMA_VERSION = 1
+NETCDF_NAME, NPZ_NAME = "record.nc", "record.npz"
+
+_SCHEMA = "bayesfilt_schema"
+_AS_JSON = "json_attributes"  # names of the attributes that are JSON strings in the file
+_NPZ_INDEX = "record.json"
+# netCDF and xarray use these themselves: an attribute of that name would change the values.
+_RESERVED = {_SCHEMA, _AS_JSON, "dtype", "coordinates", "scale_factor", "add_offset"}
+_RESERVED |= {"missing_value", "CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}
+
+
+class Variable(NamedTuple):
+    """One labelled array. Attributes: "units" and "description" at least."""
+
+    dims: tuple[str, ...]
+    values: np.ndarray
+    attributes: dict[str, Any]
+
+
+type Group = dict[str, Variable]
+"""Variables by name; one named like its only dimension is that dimension's coordinate."""
+
+
+class Record(NamedTuple):
+    """What a run found. A group's name may be a path: "digits-mlp/free"."""
+
+    groups: dict[str, Group]
+    attributes: dict[str, Any]
+
+
+def variable(dims: str | tuple[str, ...], values: Any, /, **attributes: Any) -> Variable:
+    """Label an array (numpy's, jax's, a list of numbers or of words) with its dimensions."""
+    dims = (dims,) if isinstance(dims, str) else tuple(dims)
+    array = np.asarray(values)
+    if array.dtype.name in ("float16", "bfloat16"):  # netCDF has neither; float32 holds both
+        array = array.astype(np.float32)
+    storable = array.dtype.kind in "biuU" or array.dtype in (np.float32, np.float64)
+    if not storable:
+        raise ValueError(f"variable needs numbers, bools or words, got dtype {array.dtype}.")
+    if len(set(dims)) != array.ndim or len(dims) != array.ndim:
+        raise ValueError(
+            f"variable needs one name for each of {array.ndim} dimensions"
+            f" (shape {array.shape}), got {dims}."
+        )
+    return Variable(dims=dims, values=array, attributes=attributes)
+
+
+def write_record(record: Record, folder: str | Path) -> Path:
+    """Write `record.nc` (or `record.npz`) into `folder`, wholly or not at all.
+
+    Raises:
+        ValueError: the groups, names, shapes or attributes do not make a record.
+        CannotWriteError: the folder is read-only, the disk full, and the like.
+    """
+    _check(record)
+    folder = Path(folder)
+    # Packed in memory first: HDF5 on a full disk fails late, unclearly, and again at exit.
+    if not _missing_for_netcdf():
+        path = write_bytes_atomically(folder / NETCDF_NAME, _to_netcdf(record))
+        stale = folder / NPZ_NAME
+    else:
+        path = write_bytes_atomically(folder / NPZ_NAME, _to_npz(record))
+        stale = folder / NETCDF_NAME
+    stale.unlink(missing_ok=True)  # an older record of the other kind would be read instead
+    return path
+
+
+def read_record(path: str | Path) -> Record:
+    """Read the record in a file, or in a run directory.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is truncated, damaged, foreign or of a newer bayesfilt.
+    """
+    path = Path(path)
+    file = _record_in(path) if path.is_dir() else path
+    data = file.read_bytes()
+    if data.startswith(b"\x89HDF"):
+        unpack = _from_netcdf
+        if missing := _missing_for_netcdf():
+            raise ValueError(f"Reading {file} needs {missing}: pip install {missing}")
+    elif data.startswith(b"PK"):
+        unpack = _from_npz
+    else:
+        what = "neither netCDF4 nor npz" if data else "empty"
+        raise ValueError(f"{file} is not a record: it is {what}.")
+    try:
+        return unpack(data)
+    except Exception as error:  # a damaged file may raise anything inside HDF5 or zip
+        # A KeyError prints its message in quotes; every other error as it is.
+        reason = str(error.args[0] if error.args else type(error).__name__).splitlines()[0]
+        raise ValueError(f"{file} cannot be read as a record: {reason}") from error
+
+
+def to_datatree(record: Record) -> "xarray.DataTree":
+    """The record as the DataTree that its netCDF file holds, with encoded attributes.
+
+    Settings that netCDF cannot hold are JSON strings there: `json.loads(tree.attrs["config"])`.
+    """
+    import xarray
+
+    datasets = {
+        name: xarray.Dataset(
+            {
+                key: xarray.Variable(item.dims, item.values, _encode(item.attributes))
+                for key, item in group.items()
+            }
+        )
+        for name, group in record.groups.items()
+    }
+    attributes = {**_encode(record.attributes), _SCHEMA: SCHEMA_VERSION}
+    return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=attributes), **datasets})
+
+
+def as_plain(value: Any) -> Any:
+    """What JSON can hold of `value`: dicts, lists, words, numbers, bools and None."""
+    if hasattr(value, "tolist"):  # numpy's and jax's arrays and scalars
+        value = value.tolist()
+    elif hasattr(value, "_asdict"):  # a NamedTuple
+        value = value._asdict()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = dataclasses.fields(value)
+        return {field.name: as_plain(getattr(value, field.name)) for field in fields}
+    raise ValueError(f"cannot store {value!r}: a {type(value).__name__} is no setting.")
+
+
+def _check(record: Record) -> None:
+    """Refuse what one of the two kinds of file could not hold or would not give back."""
+    for name, group in record.groups.items():
+        if not all(part.strip(".") for part in name.split("/")):
+            raise ValueError(f"A group needs a name like 'free' or 'task/free', got {name!r}.")
+        above = [other for other in record.groups if name.startswith(f"{other}/")]
+        if above:  # DataTree would hand the coordinates of `above` down into `name`
+            raise ValueError(f"Group {name!r} lies inside group {above[0]!r}; put it beside.")
+        _check_group(name, group)
+    _encode(record.attributes)
+
+
+def _check_group(name: str, group: Group) -> None:
+    sizes: dict[str, tuple[int, str]] = {}
+    for key, item in group.items():
+        if not key.strip(".") or "/" in key:
+            raise ValueError(f"A variable of group {name!r} needs a plain name, got {key!r}.")
+        if key in item.dims and item.dims != (key,):
+            raise ValueError(
+                f"{name}/{key} is named like a dimension and needs that one alone, got {item.dims}."
+            )
+        if reserved := _RESERVED & item.attributes.keys():
+            raise ValueError(f"{name}/{key}: netCDF keeps the attribute name {min(reserved)!r}.")
+        _encode(item.attributes)
+        for dim, size in zip(item.dims, item.values.shape, strict=True):
+            known, where = sizes.setdefault(dim, (size, key))
+            if size != known:
+                raise ValueError(
+                    f"Group {name!r}: dimension {dim!r} is {known} long in {where!r}"
+                    f" and {size} in {key!r}."
+                )
+
+
+def _encode(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as netCDF knows them: words, numbers, bools as 0/1, the rest JSON strings."""
+    encoded, as_json = {}, []
+    for name, value in attributes.items():
+        if not name or "/" in name:
+            raise ValueError(f"An attribute needs a plain name, got {name!r}.")
+        value = as_plain(value)
+        if isinstance(value, bool):
+            value = np.int8(value)  # the only int8: that is how it is known again
+        elif not _fits_netcdf(value):
+            value = json.dumps(value)
+            as_json.append(name)
+        encoded[name] = value
+    return {**encoded, _AS_JSON: json.dumps(as_json)} if as_json else encoded
+
+
+def _fits_netcdf(value: Any) -> bool:
+    if isinstance(value, str):  # HDF5 ends a string at NUL, and wants UTF-8
+        return "\0" not in value and value.encode("utf-8", "ignore").decode() == value
+    return isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63)
+
+
+def _decode(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    as_json = set(json.loads(attributes.get(_AS_JSON, "[]")))
+    decoded = {}
+    for name, value in attributes.items():
+        if name in as_json:
+            decoded[name] = json.loads(value)
+        elif isinstance(value, np.generic) and value.dtype == np.int8:
+            decoded[name] = bool(value)
+        elif name != _AS_JSON:
+            decoded[name] = value.item() if isinstance(value, np.generic) else value
+    return decoded
+
+
+def _to_netcdf(record: Record) -> bytes | memoryview:
+    encoding = {
+        f"/{name}": {key: _packing(item) for key, item in group.items()}
+        for name, group in record.groups.items()
+    }
+    tree = to_datatree(record)
+    return tree.to_netcdf(None, engine="h5netcdf", encoding=encoding)
+
+
+def _packing(item: Variable) -> dict[str, Any]:
+    # No fill value: NaN is a finding here, never "missing".
+    plain: dict[str, Any] = {"_FillValue": None}
+    if item.values.dtype.kind == "U" or item.values.size < 2 or not item.dims:
+        return plain
+    return {**plain, "zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
+
+
+def _from_netcdf(data: bytes) -> Record:
+    import xarray
+
+    # Every decoding that guesses is off: "days" in `units` is no reason to make dates.
+    tree = xarray.open_datatree(
+        io.BytesIO(data),
+        engine="h5netcdf",
+        decode_times=False,
+        decode_timedelta=False,
+        decode_coords=False,
+        mask_and_scale=False,
+        phony_dims="sort",
+    )
+    with tree:
+        attributes = _decode(tree.attrs)
+        _check_schema(attributes.pop(_SCHEMA, None))
+        groups = {
+            node.path.lstrip("/"): {
+                str(key): variable(
+                    tuple(map(str, item.dims)), _words(item.values), **_decode(item.attrs)
+                )
+                for key, item in node.to_dataset(inherit=False).variables.items()
+            }
+            for node in tree.subtree
+            if node.is_leaf and not node.is_root
+        }
+    return Record(groups=groups, attributes=attributes)
+
+
+def _words(values: np.ndarray) -> np.ndarray:
+    # Older xarray hands words over as Python objects.
+    return values.astype(str) if values.dtype.kind in "OT" else values
+
+
+def _to_npz(record: Record) -> bytes:
+    index = {
+        _SCHEMA: SCHEMA_VERSION,
+        "attributes": as_plain(record.attributes),
+        "groups": {
+            name: {
+                key: {"dims": item.dims, "attributes": as_plain(item.attributes)}
+                for key, item in group.items()
+            }
+            for name, group in record.groups.items()
+        },
+    }
+    arrays = {
+        f"{name}/{key}": item.values
+        for name, group in record.groups.items()
+        for key, item in group.items()
+    }
+    # As bytes: a numpy string would be four times as long and lose its last NULs.
+    arrays[_NPZ_INDEX] = np.frombuffer(json.dumps(index).encode(), dtype=np.uint8)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    return packed.getvalue()
+
+
+def _from_npz(data: bytes) -> Record:
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        index = json.loads(bytes(arrays[_NPZ_INDEX])) if _NPZ_INDEX in arrays else {}
+        _check_schema(index.get(_SCHEMA))
+        groups = {
+            name: {
+                key: variable(tuple(item["dims"]), arrays[f"{name}/{key}"], **item["attributes"])
+                for key, item in group.items()
+            }
+            for name, group in index["groups"].items()
+        }
+    return Record(groups=groups, attributes=index["attributes"])
+
+
+def _check_schema(version: int | None) -> None:
+    if version is None:
+        raise ValueError("it was not written by bayesfilt.")
+    if version > SCHEMA_VERSION:
+        raise ValueError(
+            f"it has record schema {version} and this bayesfilt knows up to {SCHEMA_VERSION}:"
+            " a newer bayesfilt wrote it."
+        )
+
+
+def _missing_for_netcdf() -> str:
+    """The libraries that netCDF needs and that are not there, by name."""
+    needed = ("xarray", "h5netcdf", "h5py")
+    return " ".join(name for name in needed if importlib.util.find_spec(name) is None)
+
+
+def _record_in(folder: Path) -> Path:
+    for name in (NETCDF_NAME, NPZ_NAME):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"No {NETCDF_NAME} or {NPZ_NAME} in {folder}.")
