@@ -1,10 +1,10 @@
 r"""Which optimizer the filter behaves like, weight by weight.
 
-Two thresholds divide the root-mean-square (summed) gradient of a weight. Below η/σ² a gradient
-says less in the prior's memory than the prior does: the variance stays at σ², an SGD step. From there to 1/η
+Two thresholds divide the root-mean-square (summed) gradient of a weight. Below η/σ² the drift
+forgets faster than gradients inform: the variance stays at σ², an SGD step. From there to 1/η
 drift balances information: η/|g|, an Adam step. Above 1/η one gradient outweighs all before it:
 1/g², a mean-square step, which only the exact steady state knows of. When η > σ the thresholds
-have crossed and there is no Adam regime left: the turn is then at 1/σ, between the two.
+have crossed and no Adam regime is left: SGD turns into mean-square at 1/σ, between the two.
 """
 
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def crossover_gradient(drift_scale: Scalar, stationary_variance: Scalar) -> Floa
 
     There the fixed point is 2/(1 + √5) = 0.618 of σ². Units 1/weight; 0 for a random walk.
     """
-    return jnp.asarray(drift_scale / stationary_variance)
+    return jnp.divide(drift_scale, stationary_variance)
 
 
 def information_per_step(
@@ -32,7 +32,7 @@ def information_per_step(
     is not in it. Infinite for a random walk, unless h = 0.
     """
     silent = precision == 0
-    ratio = stationary_variance / drift_scale
+    ratio = jnp.divide(stationary_variance, drift_scale)
     return jnp.where(silent, 0.0, jnp.where(silent, 1.0, precision) * ratio * ratio)
 
 
