@@ -1,0 +1,149 @@
+"""Decoupled weight decay: the shrinking mean of the state transition.
+
+The decay of one step is always the shrink s, never 1 - s: in float32 `1 - 1e-8 == 1`. It is
+added in the same sum as the optimizer's step.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from bayesfilt.checks import concrete_number, require_number, require_one_of
+from bayesfilt.custom_types import Params
+from bayesfilt.optimizers.moments import ScalarOrSchedule, next_count, value_at
+from bayesfilt.optimizers.units import at_least_float32, scalar_dtype
+from bayesfilt.theory import AdamWSettings, convention_shrink, decay_per_step
+
+DecayOrder = Literal["before", "after"]
+DECAY_ORDERS = ("before", "after")
+Mask = Any  # a tree of bools like the weights (True = decays), or a function that makes one
+
+
+class DecayToZeroState(NamedTuple):
+    """Carried by `decay_to_zero`."""
+
+    count: Int[Array, ""]
+    shrink: Float[Array, ""]  # of the last step
+
+
+def decay_to_zero(
+    shrink: ScalarOrSchedule, *, order: DecayOrder = "before", mask: Mask | None = None
+) -> optax.GradientTransformation:
+    """Shrink the weights by the fraction `shrink` each step, around the step u [OPT-5].
+
+    "before" gives (1-s) w + u, AdamW's order; "after" gives (1-s) (w + u), the exact
+    filter's, in which the weight the user holds is the predicted mean.
+
+    It stands last in a chain: it takes steps with their sign, and gives each update the
+    dtype of its weight.
+
+    Args:
+        shrink: Per-step shrink s in [0, 1], or a schedule of it.
+        order: When the shrink acts.
+        mask: True where a weight decays; None: everywhere. Where False, u passes as it is.
+
+    Raises:
+        ValueError: A shrink outside [0, 1], an unknown order, a mask that does not fit the
+            weights, or `update` called without the weights.
+    """
+    require_one_of("decay_to_zero", "order", order, DECAY_ORDERS)
+    require_number("decay_to_zero", "shrink", shrink)
+    number = concrete_number(shrink)
+    if number is not None and not 0 <= number <= 1:
+        raise ValueError(f"weight decay needs 0 <= shrink per step <= 1, got {number:g}.")
+
+    def init(params):
+        decays_tree(mask, params)
+        count = jnp.zeros((), jnp.int32)
+        return DecayToZeroState(count=count, shrink=value_at(shrink, count, scalar_dtype(params)))
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError("weight decay needs the weights: call update(updates, state, params).")
+        s = value_at(shrink, state.count, state.shrink.dtype)
+
+        def decayed(decays, step, weight):
+            wide = at_least_float32(weight)
+            if decays:
+                factor = s.astype(wide.dtype)
+                shrunk = step + wide if order == "after" else wide
+                step = step - factor * shrunk
+            return step.astype(jnp.asarray(weight).dtype)
+
+        updates = jax.tree.map(decayed, decays_tree(mask, params), updates, params)
+        return updates, DecayToZeroState(count=next_count(state.count), shrink=s)
+
+    return optax.GradientTransformation(init, update)
+
+
+def decays_tree(mask: Mask | None, params: Params) -> Params:
+    """One bool a leaf: whether it decays.
+
+    Raises:
+        ValueError: The mask has another structure than the weights, or leaves that are no bools.
+    """
+    if mask is None:
+        return jax.tree.map(lambda _: True, params)
+    # A module with a __call__ is a tree, not a function that makes one.
+    if callable(mask) and jax.tree_util.all_leaves([mask]):
+        mask = mask(params)
+    if jax.tree.structure(mask) != jax.tree.structure(params):
+        raise ValueError(
+            "a weight-decay mask must have the structure of the weights, got "
+            f"{jax.tree.structure(mask)} for {jax.tree.structure(params)}."
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(mask):
+        if not isinstance(leaf, bool):
+            raise ValueError(
+                "a weight-decay mask needs True or False at every leaf, got "
+                f"{leaf!r} at mask{jax.tree_util.keystr(path)}."
+            )
+    return mask
+
+
+def tied_shrink(
+    drift_scale: ScalarOrSchedule, stationary_variance: ScalarOrSchedule
+) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+    """The transition's own shrink, eta^2/(2 sigma^2), at every step, to first order [OPT-6].
+
+    Raises:
+        ValueError: The ratio is 1 or more, so that the first-order shrink would flip the sign.
+    """
+    eta, sigma2 = concrete_number(drift_scale), concrete_number(stationary_variance)
+    if eta is not None and sigma2 is not None and eta > 0 and sigma2 > 0:
+        shrink = eta**2 / (2 * sigma2)
+        if shrink >= 1:
+            raise ValueError(
+                "tied weight decay needs drift_scale^2 / (2 * stationary_variance) < 1, got "
+                f"{shrink:g}; pass weight_decay explicitly (exact: 1 - retention)."
+            )
+
+    def shrink_at(count):
+        dtype = jnp.result_type(float)
+        eta, sigma2 = (value_at(x, count, dtype) for x in (drift_scale, stationary_variance))
+        # A schedule may take both to 0 together: nothing drifts, nothing shrinks.
+        safe = jnp.where(sigma2 > 0, sigma2, 1)
+        return jnp.where(sigma2 > 0, decay_per_step(eta, safe), 0)
+
+    return shrink_at
+
+
+def convention_schedule(
+    settings: AdamWSettings, schedule_factor: Callable[[Int[Array, ""]], Any], *, convention: str
+) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+    """Per-step shrink under a schedule, in one of the three conventions [DICT-2].
+
+    Args:
+        settings: Learning rate and weight decay at schedule factor 1.
+        schedule_factor: Step count -> factor s on the learning rate.
+        convention: "lr_scaled", "paper" or "filter".
+    """
+
+    def shrink_at(count):
+        return convention_shrink(settings, schedule_factor(count), convention=convention)
+
+    return shrink_at

@@ -1,0 +1,94 @@
+"""The same run from a host loop: progress, Ctrl-C, bounded memory; equal bits.
+
+The carry goes from chunk to chunk on the device; records come to the host after each
+chunk, so a long run needs the memory of one.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from bayesfilt.checks import require_at_least
+from bayesfilt.custom_types import Params
+from bayesfilt.simulate.program import (
+    Carry,
+    Program,
+    RunRecord,
+    advance,
+    check_program,
+    finished,
+    start,
+)
+from bayesfilt.tasks import Task
+
+
+class ChunkedRun(NamedTuple):
+    """A run made in chunks, whole or as far as it came."""
+
+    record: RunRecord  # NumPy records of the completed steps
+    completed_steps: int
+    interrupted: bool  # Ctrl-C came before the last chunk
+
+
+def run_in_chunks(
+    program: Program,
+    key: PRNGKeyArray,
+    task: Task,
+    num_steps: int,
+    *,
+    params: Params | None = None,
+    steps_per_chunk: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ChunkedRun:
+    """Run `program` chunk by chunk; the records and weights are those of one long run, bit by bit.
+
+    Args:
+        program: `training(optimizer, ...)` or `shadowing(leader, followers, ...)`.
+        key: As in `simulate`.
+        task: What is trained.
+        num_steps: Steps in all.
+        params: First weights; by default `task.init_params`.
+        steps_per_chunk: Rounded up to whole recording blocks; by default a tenth of the run.
+        on_progress: Called after each chunk with (completed steps, num_steps).
+
+    Returns:
+        A `ChunkedRun`. Ctrl-C (KeyboardInterrupt) ends it after the last whole chunk with
+        `interrupted=True`; before the first chunk there is nothing to keep, so it is raised.
+
+    Raises:
+        ValueError: A length below 1.
+    """
+    check_program("run_in_chunks", num_steps, program.record_every)
+    wanted = -(-num_steps // 10) if steps_per_chunk is None else steps_per_chunk
+    require_at_least("run_in_chunks", "steps_per_chunk", wanted, 1)
+    blocks = -(-wanted // program.record_every)
+    steps_per_chunk = blocks * program.record_every
+
+    # Not donated: after Ctrl-C the carry of the last whole chunk must still be there.
+    go_on = jax.jit(partial(advance, program), static_argnames="num_steps")
+    # (carry, completed steps, records): replaced in one assignment, so Ctrl-C cannot tear it.
+    done: tuple[Carry, int, list[Any]] | None = None
+    interrupted = False
+    try:
+        carry, completed, kept = jax.jit(partial(start, program))(key, task, params=params), 0, []
+        while completed < num_steps:
+            length = min(steps_per_chunk, num_steps - completed)
+            carry, recorded = go_on(task, carry, num_steps=length)
+            done = (carry, completed + length, [*kept, jax.device_get(recorded)])
+            carry, completed, kept = done
+            if on_progress is not None:
+                on_progress(completed, num_steps)
+    except KeyboardInterrupt:
+        if done is None:
+            raise
+        interrupted = True
+    assert done is not None, "num_steps >= 1 makes at least one chunk"
+    carry, completed, kept = done
+    step, records = jax.tree.map(lambda *chunks: np.concatenate(chunks), *kept)
+    return ChunkedRun(
+        record=finished(carry, step, records), completed_steps=completed, interrupted=interrupted
+    )

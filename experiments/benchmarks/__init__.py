@@ -1,0 +1,1 @@
+"""Scripts that measure and print ratios; they are not tests."""

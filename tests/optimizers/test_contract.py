@@ -1,0 +1,223 @@
+"""What every transformation of ours promises to an optax training loop; one row each."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bayesfilt.optimizers import (
+    adabayes,
+    adabayes_fixed_point,
+    decay_to_zero,
+    posterior_variance,
+    scale_by_adagrad,
+    scale_by_amsgrad,
+    scale_by_fixed_point,
+    scale_by_kalman,
+    scale_by_steady_state,
+    steady_state,
+    sum_over_batch,
+)
+
+RECIPES = {
+    "adabayes": adabayes,
+    "adabayes_fixed_point": adabayes_fixed_point,
+    "steady_state": steady_state,
+}
+
+
+def descend(transformation):
+    return optax.chain(transformation, optax.scale_by_learning_rate(0.05))
+
+
+EVERYTHING = {
+    **{name: functools.partial(make, 0.02, 0.05, batch_size=4) for name, make in RECIPES.items()},
+    "scale_by_kalman": lambda: optax.chain(scale_by_kalman(0.05, 0.1), optax.scale(-1.0)),
+    "scale_by_fixed_point": lambda: optax.chain(scale_by_fixed_point(0.05, 0.1), optax.scale(-1.0)),
+    "scale_by_steady_state": lambda: optax.chain(
+        scale_by_steady_state(0.05, 0.1), optax.scale(-1.0)
+    ),
+    "scale_by_amsgrad": lambda: descend(scale_by_amsgrad()),
+    "scale_by_adagrad": lambda: optax.chain(scale_by_adagrad(), optax.scale(-0.5)),
+    "sum_over_batch": lambda: descend(sum_over_batch(2)),
+    "decay_to_zero": lambda: optax.chain(optax.scale(-0.1), decay_to_zero(0.001)),
+}
+everything = pytest.mark.parametrize("make", EVERYTHING.values(), ids=EVERYTHING.keys())
+recipes = pytest.mark.parametrize("make", RECIPES.values(), ids=RECIPES.keys())
+
+
+def bowl(params):
+    """Lopsided, so that a sign mistake shows."""
+    target = jax.tree.map(lambda x: jnp.full(x.shape, -0.3, x.dtype), params)
+    square = jax.tree.map(lambda w, t: jnp.sum((w - t) ** 2), params, target)
+    return 0.5 * sum(jax.tree.leaves(square), start=jnp.zeros(()))
+
+
+def tree(dtype=None):
+    return {
+        "matrix": jnp.linspace(-1, 1, 6, dtype=dtype).reshape(2, 3),
+        "scalar": jnp.asarray(0.7, dtype),
+        "empty": jnp.zeros((0, 3), dtype),
+        "nothing": None,
+        "nested": [jnp.asarray([0.1, -2.0], dtype)],
+    }
+
+
+def train(optimizer, params, steps):
+    def step(carry, _):
+        params, state = carry
+        updates, state = optimizer.update(jax.grad(bowl)(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (params, optimizer.init(params)), length=steps)[0]
+
+
+@everything
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_it_reaches_the_bottom_of_a_bowl_on_a_tree(make, dtype):
+    params, _ = train(make(), tree(dtype), 600)
+    for before, after in zip(jax.tree.leaves(tree(dtype)), jax.tree.leaves(params), strict=True):
+        assert (after.shape, after.dtype) == (before.shape, before.dtype)
+        assert np.allclose(after.astype(float), -0.3, atol=0.1)
+
+
+@everything
+def test_moments_and_variances_are_at_least_float32(make):
+    state = make().init(tree("bfloat16"))
+    for leaf in jax.tree.leaves(state):
+        assert leaf.dtype in (jnp.int32, jnp.float32)
+
+
+@everything
+def test_a_second_call_does_not_trace_again(make):
+    optimizer, traces = make(), []
+
+    @jax.jit
+    def step(params, state):
+        traces.append(1)
+        updates, state = optimizer.update(jax.grad(bowl)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = tree("float32")
+    state = optimizer.init(params)
+    for _ in range(3):
+        params, state = step(params, state)
+    assert len(traces) == 1
+
+
+@everything
+def test_state_keeps_structure_shapes_and_dtypes(make):
+    optimizer, params = make(), tree("float32")
+    state = optimizer.init(params)
+    _, after = optimizer.update(jax.grad(bowl)(params), state, params)
+    assert jax.tree.structure(state) == jax.tree.structure(after)
+    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        assert (old.shape, old.dtype, old.weak_type) == (new.shape, new.dtype, new.weak_type)
+
+
+@everything
+def test_extra_arguments_pass_unseen(make):
+    optimizer, params = optax.with_extra_args_support(make()), tree("float32")
+    gradient = jax.grad(bowl)(params)
+    optimizer.update(gradient, optimizer.init(params), params, value=jnp.ones(()))
+
+
+@everything
+def test_it_works_on_an_empty_tree(make):
+    optimizer = make()
+    updates, _ = optimizer.update({}, optimizer.init({}), {})
+    assert updates == {}
+
+
+@recipes
+def test_a_recipe_is_an_optax_transformation_with_extra_args(make):
+    optimizer = make(1e-2, 1e-2, batch_size=8)
+    assert isinstance(optimizer, optax.GradientTransformationExtraArgs)
+
+
+@recipes
+def test_hyperparameters_vmap_and_agree_with_single_runs(make):
+    params = tree("float64")
+
+    def final(eta, sigma2):
+        return train(make(eta, sigma2, batch_size=4), params, 20)[0]
+
+    etas, sigma2s = jnp.array([1e-3, 1e-2, 0.1]), jnp.array([0.1, 1.0, jnp.inf])
+    together = jax.vmap(final)(etas, sigma2s)
+    for row, (eta, sigma2) in enumerate(zip(etas, sigma2s, strict=True)):
+        alone = final(float(eta), float(sigma2))
+        jax.tree.map(
+            lambda a, b, row=row: np.testing.assert_allclose(a[row], b, rtol=1e-12), together, alone
+        )
+
+
+@recipes
+def test_injected_hyperparameters_change_nothing(make):
+    params = tree("float64")
+    plain = make(1e-2, 0.1, batch_size=4)
+    injected = optax.inject_hyperparams(make)(drift_scale=1e-2, stationary_variance=0.1, batch_size=4)
+    a, _ = jax.jit(lambda p: train(plain, p, 50))(params)
+    b, state = jax.jit(lambda p: train(injected, p, 50))(params)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12), a, b)
+    assert posterior_variance(state)["matrix"].shape == (2, 3)
+
+
+@recipes
+def test_optax_masked_leaves_the_rest_alone(make):
+    params = {"trained": jnp.ones(3), "frozen": jnp.ones(2)}
+    mask = {"trained": True, "frozen": False}
+    optimizer = optax.masked(make(1e-2, 0.1, batch_size=4), mask)
+    state = optimizer.init(params)
+    updates, state = optimizer.update(jax.grad(bowl)(params), state, params)
+    assert np.all(updates["trained"] < 0)
+    np.testing.assert_array_equal(updates["frozen"], jax.grad(bowl)(params)["frozen"])
+    assert posterior_variance(state)["trained"].shape == (3,)
+
+
+@recipes
+def test_a_schedule_equal_to_a_constant_gives_the_same_bits(make):
+    params = tree("float64")
+    constant = make(1e-2, 0.1, batch_size=4, weight_decay=1e-3)
+    scheduled = make(
+        lambda t: 1e-2, lambda t: 0.1, batch_size=4, weight_decay=lambda t: 1e-3
+    )
+    a, _ = jax.jit(lambda p: train(constant, p, 30))(params)
+    b, _ = jax.jit(lambda p: train(scheduled, p, 30))(params)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@recipes
+@pytest.mark.parametrize("which", ["drift_scale", "stationary_variance", "both"])
+def test_a_schedule_that_reaches_zero_stays_finite(make, which):
+    fading = optax.linear_schedule(1.0, 0.0, 10)
+    eta = 1e-2 if which == "stationary_variance" else lambda t: 1e-2 * fading(t)
+    sigma2 = 0.1 if which == "drift_scale" else lambda t: 0.1 * fading(t)
+    params = {**tree("float32"), "dead": jnp.zeros(2, jnp.float32)}
+
+    def step(carry, _):
+        params, state = carry
+        gradient = {**jax.grad(bowl)(params), "dead": jnp.zeros(2, jnp.float32)}
+        updates, state = optimizer.update(gradient, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    decay = 1e-3 if which == "stationary_variance" else None
+    optimizer = make(eta, sigma2, batch_size=4, weight_decay=decay)
+    params, state = jax.lax.scan(step, (params, optimizer.init(params)), length=25)[0]
+    for leaf in jax.tree.leaves((params, state, posterior_variance(state))):
+        assert np.all(np.isfinite(leaf))
+
+
+@recipes
+@pytest.mark.parametrize("sigma2", [np.inf, 1e6, 1e-3])
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e18])
+def test_extreme_gradients_give_finite_updates(make, sigma2, size):
+    params = {"w": jnp.ones(4, jnp.float32)}
+    optimizer = make(1e-3, sigma2, batch_size=1)
+    state = optimizer.init(params)
+    gradient = {"w": jnp.full(4, size, jnp.float32)}
+    for _ in range(5):
+        updates, state = optimizer.update(gradient, state, params)
+        assert np.all(np.isfinite(updates["w"]))
