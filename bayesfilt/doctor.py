@@ -23,11 +23,16 @@ class Finding(NamedTuple):
 
 
 def examine() -> list[Finding]:
-    """Look at the installation; slow the first time, because it starts jax."""
+    """Look at the installation; slow the first time, because it starts jax.
+
+    It stops where nothing further can work: at an absent jax, at a device that is not there.
+    """
     findings = [*_code(), *_libraries()]
-    if any(row.status == "missing" and row.subject in ESSENTIAL for row in findings):
-        return findings
-    return [*findings, *_devices(), _float64(), _compile_cache()]
+    for look in (_devices, _float64, _compile_cache):
+        if any(row.status == "missing" for row in findings):
+            break
+        findings += look()
+    return findings
 
 
 def _code() -> list[Finding]:
@@ -58,9 +63,14 @@ def _devices() -> list[Finding]:
 
     try:
         devices = jax.devices()
-    except RuntimeError as error:  # a backend was asked for by name and is not there
-        reason = str(error).splitlines()[0]
-        return [Finding("devices", reason, "missing", "unset JAX_PLATFORMS, or set it to cpu")]
+    except (RuntimeError, AssertionError) as error:  # jax asserts where CUDA's plugin is absent
+        asked = os.environ.get("JAX_PLATFORMS", "nothing in particular")
+        reason = [
+            f"jax starts no device (JAX_PLATFORMS asks for {asked})",
+            *str(error).splitlines(),
+        ]
+        remedy = "unset JAX_PLATFORMS, or set it to cpu"
+        return [Finding("devices", ": ".join(reason[:2]), "missing", remedy)]
     kinds = ", ".join(f"{each.platform}:{each.id} ({each.device_kind})" for each in devices)
     rows = [Finding("devices", kinds, "ok")]
     if all(each.platform == "cpu" for each in devices) and _has_nvidia_driver():
@@ -73,7 +83,7 @@ def _has_nvidia_driver() -> bool:
     return shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
 
 
-def _float64() -> Finding:
+def _float64() -> list[Finding]:
     import jax
     import jax.numpy as jnp
 
@@ -81,15 +91,15 @@ def _float64() -> Finding:
         dtype = jnp.zeros((), dtype="float64").dtype.name
     if dtype != "float64":
         remedy = "compare on the CPU: --platform cpu"
-        return Finding("float64", f"not available here (got {dtype})", "missing", remedy)
+        return [Finding("float64", f"not available here (got {dtype})", "missing", remedy)]
     now = "on" if jax.config.read("jax_enable_x64") else "off until a command switches it on"
-    return Finding("float64", f"available; {now}", "ok")
+    return [Finding("float64", f"available; {now}", "ok")]
 
 
-def _compile_cache() -> Finding:
+def _compile_cache() -> list[Finding]:
     folder = provenance.compile_cache_folder()
     nearest = next(place for place in (folder, *folder.parents) if place.exists())
     if not os.access(nearest, os.W_OK):
         remedy = "set JAX_COMPILATION_CACHE_DIR to a folder you can write"
-        return Finding("compile cache", f"{folder} is not writable", "note", remedy)
-    return Finding("compile cache", str(folder), "ok")
+        return [Finding("compile cache", f"{folder} is not writable", "note", remedy)]
+    return [Finding("compile cache", str(folder), "ok")]
