@@ -1,5 +1,6 @@
 """A run is one `lax.scan`: trajectory, shadow, and the same in chunks."""
 
+from bayesfilt.callable_package import answer_calls_with
 from bayesfilt.simulate.chunks import ChunkedRun, run_in_chunks
 from bayesfilt.simulate.probes import DEFAULT_PROBES, Probe, StepView
 from bayesfilt.simulate.program import NEVER, Program, RunRecord
@@ -38,3 +39,5 @@ __all__ = [
     "training",
     "warn_if_float32",
 ]
+
+answer_calls_with(__name__, simulate)
