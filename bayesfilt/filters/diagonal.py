@@ -1,0 +1,266 @@
+"""The diagonal filter: every weight's optimum is an Ornstein-Uhlenbeck process of its own.
+
+The exact Kalman filter of that model, one scalar per weight. It adapts: a weight that has
+seen loud gradients is known well and learns slowly, a quiet one remembers its stationary
+variance. `steady_state` is the same filter with the transient of the variance left out.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jaxtyping import Array, Float, PyTree
+
+from bayesfilt.checks import concrete_number, require_non_negative, require_positive
+from bayesfilt.custom_types import Params, Scalar
+from bayesfilt.filters.belief import Belief, Innovation, innovation_variance, rebased_gradient
+from bayesfilt.theory.ornstein_uhlenbeck import (
+    OrnsteinUhlenbeck,
+    exact_shrink,
+    process_variance,
+)
+from bayesfilt.theory.riccati import conditioned_variance
+
+# One number for all weights, or an array that broadcasts against every leaf of them.
+PerWeight = float | Float[Array, " *#dims"]
+
+
+def diagonal_filter(transition: OrnsteinUhlenbeck) -> "DiagonalFilter":
+    """Exact filter for optima that follow `transition`, each independent of the others.
+
+    Args:
+        transition: drift scale, finite and above 0, units of a weight; stationary variance
+            above 0, weight², and infinity is legal (no decay). Scalars, or arrays that
+            broadcast against every leaf; both may be traced, and are then not checked.
+
+    Returns:
+        A `Filter` whose gradients are of the *summed* negative log likelihood.
+
+    Raises:
+        ValueError: a concrete number is out of range.
+    """
+    require_transition("diagonal_filter", transition)
+    return DiagonalFilter(transition=transition)
+
+
+class DiagonalFilter(NamedTuple):
+    """Mean and variance per weight; built, and its numbers checked, by `diagonal_filter`."""
+
+    transition: OrnsteinUhlenbeck
+
+    def init(self, mean: Params, variance: PyTree | Scalar | None = None) -> Belief:
+        """Believe `mean` with `variance`, by default the stationary variance."""
+        return initial_belief("diagonal_filter", self.transition, mean, variance)
+
+    def predict(self, belief: Belief) -> Belief:
+        """Let every optimum drift one step."""
+        return predicted_belief(self.transition, belief)
+
+    def condition(
+        self, belief: Belief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None = None
+    ) -> Belief:
+        """Absorb one gradient, worth `precision` and taken at `taken_at`."""
+        surprise = innovation_mean(belief, gradient, precision, taken_at)
+        variance = jax.tree.map(conditioned_variance, belief.variance, precision)
+        return Belief(
+            mean=jax.tree.map(conditioned_mean, belief.mean, variance, surprise),
+            variance=variance,
+        )
+
+    def innovation(
+        self, belief: Belief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None = None
+    ) -> Innovation:
+        """Compare a gradient with what `belief` expects of it."""
+        return expected_innovation(belief, gradient, precision, taken_at)
+
+    def log_density(self, innovation: Innovation) -> PyTree:
+        """Log density of each weight's innovation, in nats."""
+        return jax.tree.map(log_density, innovation.mean, innovation.variance)
+
+
+# What follows knows one belief per weight and nothing about how its variance came about; the
+# other filters of that kind share it.
+
+
+def require_transition(owner: str, transition: OrnsteinUhlenbeck) -> None:
+    """Refuse concrete numbers out of range: 0 < drift scale < inf, 0 < stationary variance."""
+    for name, value in transition._asdict().items():
+        if callable(value):
+            raise ValueError(f"{owner} needs a number for {name}, got a schedule.")
+    for drift_scale in _extremes(transition.drift_scale):
+        require_positive(owner, "drift_scale", drift_scale)
+    for variance in _extremes(transition.stationary_variance):
+        require_positive(owner, "stationary_variance", variance, infinite=True)
+
+
+def initial_belief(
+    owner: str, transition: OrnsteinUhlenbeck, mean: Params, variance: PyTree | Scalar | None
+) -> Belief:
+    """Belief before the first gradient, every leaf at least float32.
+
+    Args:
+        owner: the filter that asks, for messages.
+        transition: whose stationary variance is the default variance.
+        mean: the weights to begin with, a tree of floating arrays.
+        variance: one number >= 0 for every weight, or a tree of arrays like `mean`; 0 means
+            known perfectly. Weight².
+
+    Raises:
+        ValueError: no variance although the stationary variance is infinite; a concrete
+            variance that is negative, infinite or NaN; a leaf of integers or complex numbers.
+    """
+    if variance is None:
+        variance = transition.stationary_variance
+        if concrete_number(_extremes(variance)[1]) == math.inf:
+            raise ValueError(
+                f"{owner} has an infinite stationary_variance, so init needs a finite variance "
+                f"to begin with, got variance=None."
+            )
+    for leaf in jax.tree.leaves(variance):
+        for extreme in _extremes(leaf):
+            require_non_negative(f"{owner}.init", "variance", extreme)
+
+    def start(leaf: Any) -> Array:
+        leaf = jnp.asarray(leaf)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(f"{owner}.init needs real floating weights, got {leaf.dtype}.")
+        return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+
+    def spread(mean: Array, variance: Any) -> Array:
+        return jnp.broadcast_to(_like(mean, variance), mean.shape)
+
+    means = jax.tree.map(start, mean)
+    if jax.tree_util.all_leaves([variance]):  # one number for all
+        variance = jax.tree.map(lambda _: variance, means)
+    return Belief(mean=means, variance=jax.tree.map(spread, means, variance))
+
+
+def predicted_belief(transition: OrnsteinUhlenbeck, belief: Belief) -> Belief:
+    """Every optimum one step later: means shrink, variances relax towards the stationary one."""
+    shrink = exact_shrink(*transition)
+    growth = process_variance(*transition)
+    rate = growth / transition.stationary_variance  # 1 - a², with all its digits
+
+    def predict_mean(mean: Array) -> Array:
+        return predicted_mean(mean, _like(mean, shrink))
+
+    def predict_variance(variance: Array) -> Array:
+        return predicted_variance(variance, _like(variance, growth), _like(variance, rate))
+
+    return Belief(
+        mean=jax.tree.map(predict_mean, belief.mean),
+        variance=jax.tree.map(predict_variance, belief.variance),
+    )
+
+
+def predicted_mean(mean: Float[Array, " *dims"], shrink: PerWeight) -> Float[Array, " *dims"]:
+    """Mean of the optimum one step later, m - s m [KF-4].
+
+    Args:
+        mean: m of the conditioned belief; units of a weight.
+        shrink: s = 1 - retention, in [0, 1], as `theory.exact_shrink` gives it. Never formed
+            from the retention: in float32 that loses a shrink below 6e-8 altogether.
+    """
+    return mean - shrink * mean
+
+
+def predicted_variance(
+    variance: Float[Array, " *dims"], growth: PerWeight, rate: PerWeight
+) -> Float[Array, " *dims"]:
+    """Variance of the optimum one step later, v + (q - (1 - a²) v) [KF-3].
+
+    `theory.drifted_variance` with its scalars worked out once for all leaves and steps. Not
+    a² v + q: in float32 a² keeps few digits of a slow drift, and a weight without gradients
+    would settle away from its stationary variance.
+
+    Args:
+        variance: v of the conditioned belief; weight².
+        growth: q, `theory.process_variance`; weight².
+        rate: 1 - a² = q/σ², in [0, 1]; 0 for a random walk.
+    """
+    return variance + (growth - rate * variance)
+
+
+def conditioned_mean(
+    mean: Float[Array, " *dims"], variance: Float[Array, " *dims"], surprise: Float[Array, " *dims"]
+) -> Float[Array, " *dims"]:
+    """Mean after a gradient, m - v g: a gradient step with learning rate v [KF-2].
+
+    Args:
+        mean: m of the predicted belief; units of a weight.
+        variance: v of the *conditioned* belief; weight².
+        surprise: the gradient at `mean` (`rebased_gradient`), 1/weight; it points uphill in
+            the negative log likelihood, so the mean moves against it.
+    """
+    return mean - variance * surprise
+
+
+def innovation_mean(
+    belief: Belief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None
+) -> PyTree:
+    """Gradient of every leaf, re-based to the belief's mean.
+
+    Raises:
+        ValueError: an argument is not a tree like the belief's mean, leaf by leaf of one shape;
+            broadcasting would otherwise quietly turn one belief into another.
+    """
+    given = {"gradient": gradient, "precision": precision}
+    if taken_at is not None:
+        given["taken_at"] = taken_at
+    for name, tree in given.items():
+        for outline in (jax.tree.structure, _shapes):
+            wanted, got = outline(belief.mean), outline(tree)
+            if got != wanted:
+                raise ValueError(f"A belief about {wanted} needs a {name} like it, got {got}.")
+    if taken_at is None:
+        return jax.tree.map(
+            lambda g, h, m: rebased_gradient(g, h, m, None), gradient, precision, belief.mean
+        )
+    return jax.tree.map(rebased_gradient, gradient, precision, belief.mean, taken_at)
+
+
+def expected_innovation(
+    belief: Belief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None
+) -> Innovation:
+    """Innovation of every leaf and its variance under `belief`."""
+    return Innovation(
+        mean=innovation_mean(belief, gradient, precision, taken_at),
+        variance=jax.tree.map(innovation_variance, belief.variance, precision),
+    )
+
+
+def log_density(
+    surprise: Float[Array, " *dims"], variance: Float[Array, " *dims"]
+) -> Float[Array, " *dims"]:
+    """Log density of N(0, variance) at `surprise`, in nats; 0 where the variance is 0 [KF-6].
+
+    In float64 where that is switched on, whatever the arguments' type.
+
+    A variance of 0 says that nothing was observed. A negative or NaN one gives NaN.
+    """
+    observed = variance != 0
+    variance = jnp.where(observed, variance, 1)  # before the log, or its gradient is NaN
+    # The log stays in the type it came in: its rounding averages out, and in a float64 scan it
+    # would take most of the time. What does not average out is added up in float64.
+    log_variance = jnp.log(variance).astype(float) + math.log(2 * math.pi)
+    squared = surprise.astype(float) ** 2 / variance.astype(float)
+    return jnp.where(observed, -0.5 * (log_variance + squared), 0)
+
+
+def _shapes(tree: PyTree) -> list[tuple[int, ...]]:
+    return [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _like(leaf: Array, number: Any) -> Array:
+    """`number` in the leaf's floating type: a float64 scalar must not widen a float32 belief."""
+    return jnp.asarray(number).astype(leaf.dtype)
+
+
+def _extremes(value: Any) -> tuple[Any, Any]:
+    """Smallest and largest number in an array, for checks; scalars and tracers as they are."""
+    if isinstance(value, Tracer) or jnp.ndim(value) == 0 or jnp.size(value) == 0:
+        return value, value
+    with jax.ensure_compile_time_eval():
+        return jnp.min(value), jnp.max(value)
