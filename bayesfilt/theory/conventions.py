@@ -52,9 +52,15 @@ def transition_from_adamw(
     _refuse_schedules(owner, learning_rate=learning_rate, weight_decay=weight_decay)
     checks.require_positive(owner, "learning_rate", learning_rate)
     checks.require_non_negative(owner, "weight_decay", weight_decay)
-    # The shrink is η times `rate`; dividing by the rate keeps σ² = η/2·rate in range.
-    rate = weight_decay if convention == "lr_scaled" else weight_decay / learning_rate
-    _refuse_flipping(owner, "learning_rate * weight_decay", learning_rate * rate, convention)
+    scaled = convention == "lr_scaled"
+    _refuse_flipping(
+        owner,
+        convention,
+        "learning_rate * weight_decay" if scaled else "weight_decay",
+        learning_rate * weight_decay if scaled else weight_decay,
+    )
+    # The shrink is η times `rate`, and σ² is η/2 over it: η² alone could leave float32.
+    rate = weight_decay if scaled else weight_decay / learning_rate
     return OrnsteinUhlenbeck(
         drift_scale=learning_rate,
         stationary_variance=_divide_or_infinity(0.5 * learning_rate, rate),
@@ -83,7 +89,7 @@ def adamw_from_transition(
     checks.require_positive(owner, "drift_scale", eta)
     checks.require_positive(owner, "stationary_variance", sigma2, infinite=True)
     rate = 0.5 * eta / sigma2
-    _refuse_flipping(owner, "drift_scale^2 / (2 * stationary_variance)", eta * rate, convention)
+    _refuse_flipping(owner, convention, "drift_scale^2 / (2 * stationary_variance)", eta * rate)
     decay = rate if convention == "lr_scaled" else eta * rate
     return AdamWSettings(learning_rate=eta, weight_decay=decay)
 
@@ -133,7 +139,7 @@ def _refuse_schedules(owner: str, **values: Any) -> None:
             )
 
 
-def _refuse_flipping(owner: str, product: str, shrink: Scalar, convention: str) -> None:
+def _refuse_flipping(owner: str, convention: str, product: str, shrink: Scalar) -> None:
     number = checks.concrete_number(shrink)
     if number is not None and not number < 1:
         raise ValueError(

@@ -6,13 +6,11 @@ that the normalised gradients are independent in time, with mean 0 and variance 
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from bayesfilt.custom_types import Scalar
-from bayesfilt.theory.ornstein_uhlenbeck import OrnsteinUhlenbeck
+from bayesfilt.theory.ornstein_uhlenbeck import OrnsteinUhlenbeck, PerWeight, Result
 
 
-def equilibrium_rms(drift_scale: Scalar, shrink: Scalar) -> Float[Array, ""]:
+def equilibrium_rms(drift_scale: PerWeight, shrink: PerWeight) -> Result:
     """RMS size of a weight driven by pure noise, η/√(2s - s²) [EQ-1].
 
     Of w' = (1 - s) w - η u, exactly, for 0 < s < 1; η/√(2s) to first order. With the tied shrink
@@ -27,8 +25,8 @@ def equilibrium_rms(drift_scale: Scalar, shrink: Scalar) -> Float[Array, ""]:
 
 
 def equilibrium_rms_with_momentum(
-    drift_scale: Scalar, shrink: Scalar, b1: Scalar
-) -> Float[Array, ""]:
+    drift_scale: PerWeight, shrink: PerWeight, b1: PerWeight
+) -> Result:
     r"""RMS size of a weight driven by a running mean of pure noise [EQ-2].
 
     Of w' = (1 - s) w - η m, m' = b1 m + (1 - b1) u, whose power spectrum has two poles:
@@ -42,7 +40,7 @@ def equilibrium_rms_with_momentum(
     return equilibrium_rms(drift_scale, shrink) * jnp.sqrt(memory)
 
 
-def ema_timescale(shrink: Scalar) -> Float[Array, ""]:
+def ema_timescale(shrink: PerWeight) -> Result:
     """Steps over which a weight averages its own updates, 1/s [EQ-3].
 
     Under AdamW a weight is a running mean of -update/weight_decay, not of earlier weights,
@@ -52,7 +50,7 @@ def ema_timescale(shrink: Scalar) -> Float[Array, ""]:
     return jnp.where(still, jnp.inf, 1 / jnp.where(still, 1.0, shrink))
 
 
-def rotation_per_step(shrink: Scalar, b1: Scalar = 0.0) -> Float[Array, ""]:
+def rotation_per_step(shrink: PerWeight, b1: PerWeight = 0.0) -> Result:
     """Angle a layer's weight vector turns in one step at equilibrium, about √(2s) [EQ-4].
 
     Of the pure-noise process of `equilibrium_rms_with_momentum`, for a layer of many weights:
@@ -63,7 +61,7 @@ def rotation_per_step(shrink: Scalar, b1: Scalar = 0.0) -> Float[Array, ""]:
     return 2 * jnp.arcsin(jnp.sqrt(sine_squared))
 
 
-def transition_at_batch_size(transition: OrnsteinUhlenbeck, ratio: Scalar) -> OrnsteinUhlenbeck:
+def transition_at_batch_size(transition: OrnsteinUhlenbeck, ratio: PerWeight) -> OrnsteinUhlenbeck:
     """Drift per step when the batch is `ratio` times larger, η√k and the same σ² [EQ-5].
 
     If the optimum drifts a fixed amount per *example*, the tied shrink goes as k, and the factor
@@ -82,15 +80,16 @@ def transition_at_batch_size(transition: OrnsteinUhlenbeck, ratio: Scalar) -> Or
 
 
 def tracking_error(
-    learning_rate: Float[Array, " *dims"],
-    curvature: Float[Array, " *dims"],
-    noise_variance: Float[Array, " *dims"],
-    drift_variance: Float[Array, " *dims"],
-) -> Float[Array, " *dims"]:
-    """Mean squared distance of a held weight from a drifting optimum, (K²R + q)/(2Kc - K²c²) [EQ-6].
+    learning_rate: PerWeight,
+    curvature: PerWeight,
+    noise_variance: PerWeight,
+    drift_variance: PerWeight,
+) -> Result:
+    """Mean squared distance from an optimum that drifts, (K²R + q)/(2Kc - K²c²) [EQ-6].
 
-    Of plain gradient steps K after a random walk, in equilibrium and exactly: the distance obeys
-    d' = (1 - K c) d - K n + move. Infinite at and above K c = 2, where the steps are unstable.
+    Of a weight that follows a random walk by plain gradient steps K, in equilibrium and exactly:
+    its distance obeys d' = (1 - K c) d - K n + move. Infinite at and above K c = 2, where the
+    steps are unstable.
 
     Args:
         learning_rate: K > 0, factor on the summed gradient; weight².
@@ -98,19 +97,17 @@ def tracking_error(
         noise_variance: R, of the summed gradient; 1/weight².
         drift_variance: q, of one move of the optimum; weight².
     """
-    step = learning_rate * curvature
+    step = jnp.multiply(learning_rate, curvature)
     stable = (step > 0) & (step < 2)
     contraction = step * (2 - jnp.where(stable, step, 1.0))
     noise = jnp.square(learning_rate) * noise_variance + drift_variance
     return jnp.where(stable, noise / jnp.where(stable, contraction, 1.0), jnp.inf)
 
 
-def optimal_learning_rate(
-    noise_variance: Float[Array, " *dims"], drift_variance: Float[Array, " *dims"]
-) -> Float[Array, " *dims"]:
+def optimal_learning_rate(noise_variance: PerWeight, drift_variance: PerWeight) -> Result:
     """Constant factor that tracks a random walk best, √(q/R), whatever the curvature [EQ-6].
 
     *Small gain*: K c well below one, where the curvature cancels. So a root-mean-square
     normaliser needs noise-dominated gradients and equal drift, not g² equal to the curvature.
     """
-    return jnp.sqrt(drift_variance / noise_variance)
+    return jnp.sqrt(jnp.divide(drift_variance, noise_variance))

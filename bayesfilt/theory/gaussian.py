@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
-PerWeight = Float[Array, " *dims"]
+from bayesfilt.theory.ornstein_uhlenbeck import PerWeight, Result
 
 
-def gain(variance: PerWeight, precision: PerWeight) -> PerWeight:
+def gain(variance: PerWeight, precision: PerWeight) -> Result:
     """Fraction of the surprise that is absorbed, v h/(1 + v h) [KF-7].
 
     Args:
@@ -24,7 +24,7 @@ def gain(variance: PerWeight, precision: PerWeight) -> PerWeight:
     Returns:
         A pure number in [0, 1]: the posterior variance times h. Small gain means well below one.
     """
-    information = variance * precision
+    information = jnp.multiply(variance, precision)
     # The quotient is formed from the smaller side, so that an overflow reads as a gain of one.
     loud = information > 1
     inverse = 1 / jnp.where(loud, information, 1.0)
@@ -34,7 +34,7 @@ def gain(variance: PerWeight, precision: PerWeight) -> PerWeight:
 
 def kalman_multiplier(
     variance: PerWeight, curvature: PerWeight, noise_variance: PerWeight
-) -> PerWeight:
+) -> Result:
     """Best multiplier of a gradient of any noise, v c/(c² v + R) [KF-7].
 
     The mean should move by minus this times the gradient. It is the posterior variance
@@ -45,7 +45,7 @@ def kalman_multiplier(
         curvature: c, change of the expected gradient per unit of weight; 1/weight².
         noise_variance: R > 0, variance of the gradient around its expectation; 1/weight².
     """
-    signal = variance * curvature
+    signal = jnp.multiply(variance, curvature)
     return signal / (curvature * signal + noise_variance)
 
 

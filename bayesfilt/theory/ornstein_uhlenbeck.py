@@ -19,7 +19,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bayesfilt.custom_types import Scalar
+# One number for every weight, or an array that broadcasts against the weights.
+PerWeight = float | Float[Array, "*#dims"]
+Result = Float[Array, "*#dims"]
 
 
 class OrnsteinUhlenbeck(NamedTuple):
@@ -29,11 +31,11 @@ class OrnsteinUhlenbeck(NamedTuple):
     they carry. The factories that take one from a user do the checking.
     """
 
-    drift_scale: Scalar  # η > 0: deviation of one move, to first order; units of a weight
-    stationary_variance: Scalar  # σ² > 0, inf for a random walk; units of a weight squared
+    drift_scale: PerWeight  # η > 0: deviation of one move, to first order; units of a weight
+    stationary_variance: PerWeight  # σ² > 0, inf for a random walk; units of a weight squared
 
 
-def decay_per_step(drift_scale: Scalar, stationary_variance: Scalar) -> Float[Array, ""]:
+def decay_per_step(drift_scale: PerWeight, stationary_variance: PerWeight) -> Result:
     """Rate at which the optimum forgets, η²/2σ² [OU-1].
 
     To first order it is the shrink of the mean per step, which is tied weight decay. Written as
@@ -49,7 +51,7 @@ def decay_per_step(drift_scale: Scalar, stationary_variance: Scalar) -> Float[Ar
     return jnp.where(pinned, jnp.where(drift_scale == 0, 0.0, jnp.inf), decay)
 
 
-def retention(drift_scale: Scalar, stationary_variance: Scalar) -> Float[Array, ""]:
+def retention(drift_scale: PerWeight, stationary_variance: PerWeight) -> Result:
     """Fraction of the optimum kept over one step, a = exp(-η²/2σ²) [OU-2].
 
     Exact for every η and σ². Below a decay of 1e-8 float32 rounds it to one: where the
@@ -58,12 +60,12 @@ def retention(drift_scale: Scalar, stationary_variance: Scalar) -> Float[Array, 
     return jnp.exp(-decay_per_step(drift_scale, stationary_variance))
 
 
-def exact_shrink(drift_scale: Scalar, stationary_variance: Scalar) -> Float[Array, ""]:
+def exact_shrink(drift_scale: PerWeight, stationary_variance: PerWeight) -> Result:
     """What one step takes away, 1 - a = 1 - exp(-η²/2σ²), with all its digits [OU-2]."""
     return -jnp.expm1(-decay_per_step(drift_scale, stationary_variance))
 
 
-def process_variance(drift_scale: Scalar, stationary_variance: Scalar) -> Float[Array, ""]:
+def process_variance(drift_scale: PerWeight, stationary_variance: PerWeight) -> Result:
     """Variance added in one step, q = σ²(1 - exp(-η²/σ²)) [OU-3].
 
     The partner of `retention`: a²σ² + q = σ². It is η² for a random walk and never above
@@ -72,7 +74,7 @@ def process_variance(drift_scale: Scalar, stationary_variance: Scalar) -> Float[
     return jnp.square(process_deviation(drift_scale, stationary_variance))
 
 
-def process_deviation(drift_scale: Scalar, stationary_variance: Scalar) -> Float[Array, ""]:
+def process_deviation(drift_scale: PerWeight, stationary_variance: PerWeight) -> Result:
     """Standard deviation of one exact move, the root of q = σ²(1 - exp(-η²/σ²)) [OU-3].
 
     Equal to η times a factor in (0, 1], so it has a derivative at η = 0, where the square root
@@ -84,7 +86,7 @@ def process_deviation(drift_scale: Scalar, stationary_variance: Scalar) -> Float
     return jnp.where(pinned, 0.0, deviation)
 
 
-def first_order_retention(drift_scale: Scalar, stationary_variance: Scalar) -> Float[Array, ""]:
+def first_order_retention(drift_scale: PerWeight, stationary_variance: PerWeight) -> Result:
     """Fraction of the optimum kept, to first order, 1 - η²/2σ² [OU-4].
 
     The transition of the AdaBayes paper and of a weight-decay step. It is below the exact
@@ -95,8 +97,8 @@ def first_order_retention(drift_scale: Scalar, stationary_variance: Scalar) -> F
 
 
 def linearised_stationary_variance(
-    drift_scale: Scalar, stationary_variance: Scalar
-) -> Float[Array, ""]:
+    drift_scale: PerWeight, stationary_variance: PerWeight
+) -> Result:
     """Spread the first-order pair really settles on, σ²/(1 - η²/4σ²) [OU-5].
 
     The pair keeps the fraction 1 - η²/2σ² and adds the variance η². Finite for η² < 4σ². Written
@@ -106,7 +108,7 @@ def linearised_stationary_variance(
     return stationary_variance + jnp.square(0.5 * drift_scale) / (1 - 0.5 * decay)
 
 
-def _mean_of_exponential(rate: Float[Array, ""]) -> Float[Array, ""]:
+def _mean_of_exponential(rate: Result) -> Result:
     """Average of exp(-rate t) over 0 <= t <= 1, that is (1 - exp(-rate))/rate, also at zero."""
     small = rate < jnp.sqrt(jnp.finfo(jnp.result_type(rate)).eps)
     series = 1 - 0.5 * rate + jnp.square(jnp.where(small, rate, 0.0)) / 6

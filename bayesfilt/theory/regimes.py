@@ -8,14 +8,14 @@ have crossed and no Adam regime is left: SGD turns into mean-square at 1/σ, bet
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from bayesfilt.custom_types import Scalar
+from bayesfilt.theory.ornstein_uhlenbeck import PerWeight, Result
 
 REGIMES = ("sgd", "adam", "mean_square")
 
 
-def crossover_gradient(drift_scale: Scalar, stationary_variance: Scalar) -> Float[Array, ""]:
+def crossover_gradient(drift_scale: PerWeight, stationary_variance: PerWeight) -> Result:
     """RMS summed gradient at which SGD steps turn into Adam steps, η/σ² [REG-1].
 
     There the fixed point is 2/(1 + √5) = 0.618 of σ². Units 1/weight; 0 for a random walk.
@@ -24,28 +24,25 @@ def crossover_gradient(drift_scale: Scalar, stationary_variance: Scalar) -> Floa
 
 
 def information_per_step(
-    precision: Float[Array, " *dims"], drift_scale: Scalar, stationary_variance: Scalar
-) -> Float[Array, " *dims"]:
+    precision: PerWeight, drift_scale: PerWeight, stationary_variance: PerWeight
+) -> Result:
     """How much one gradient says beside what the drift destroys, hσ⁴/η² [REG-2].
 
     A pure number: quiet (SGD) well below one, loud (Adam) well above. The size of the data set
     is not in it. Infinite for a random walk, unless h = 0.
     """
-    silent = precision == 0
-    ratio = jnp.divide(stationary_variance, drift_scale)
-    return jnp.where(silent, 0.0, jnp.where(silent, 1.0, precision) * ratio * ratio)
+    # Nothing times infinity: without a gradient there is no information, whatever the prior.
+    unknowable = (precision == 0) & jnp.isinf(stationary_variance)
+    ratio = jnp.where(unknowable, 0.0, stationary_variance) / drift_scale
+    return precision * ratio * ratio
 
 
-def sgd_variance(
-    mean_square_gradient: Float[Array, " *dims"], stationary_variance: Scalar
-) -> Float[Array, " *dims"]:
+def sgd_variance(mean_square_gradient: PerWeight, stationary_variance: PerWeight) -> Result:
     """Variance where gradients are quiet, σ² whatever the gradient [REG-3]."""
     return jnp.zeros_like(mean_square_gradient) + stationary_variance
 
 
-def adam_variance(
-    mean_square_gradient: Float[Array, " *dims"], drift_scale: Scalar
-) -> Float[Array, " *dims"]:
+def adam_variance(mean_square_gradient: PerWeight, drift_scale: PerWeight) -> Result:
     """Variance where gradients are loud, η/√g², infinite at g = 0 [REG-3].
 
     True between the two thresholds, several times away from either.
@@ -55,7 +52,7 @@ def adam_variance(
     return jnp.where(silent, jnp.inf, settled)
 
 
-def mean_square_variance(mean_square_gradient: Float[Array, " *dims"]) -> Float[Array, " *dims"]:
+def mean_square_variance(mean_square_gradient: PerWeight) -> Result:
     """Variance where one gradient outweighs the past, 1/g², infinite at g = 0 [REG-3].
 
     The exact steady state well above η|g| = 1. `fixed_point_variance` never gets there.
@@ -65,10 +62,10 @@ def mean_square_variance(mean_square_gradient: Float[Array, " *dims"]) -> Float[
 
 
 def regime(
-    mean_square_gradient: Float[Array, " *dims"],
-    drift_scale: Scalar,
-    stationary_variance: Scalar,
-) -> Int[Array, " *dims"]:
+    mean_square_gradient: PerWeight,
+    drift_scale: PerWeight,
+    stationary_variance: PerWeight,
+) -> Int[Array, "*#dims"]:
     """Index into `REGIMES` of each weight, by its RMS gradient [REG-1].
 
     Below η/σ² "sgd", from there to 1/η "adam", above "mean_square". A label, not a formula:

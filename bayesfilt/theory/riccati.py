@@ -9,17 +9,14 @@ recursion, and is good to a relative error of the order of the gain.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from bayesfilt.custom_types import Scalar
 from bayesfilt.theory import ornstein_uhlenbeck as drift
-
-PerWeight = Float[Array, " *dims"]
+from bayesfilt.theory.ornstein_uhlenbeck import PerWeight, Result
 
 
 def predicted_variance(
-    variance: PerWeight, retention: Scalar, process_variance: Scalar
-) -> PerWeight:
+    variance: PerWeight, retention: PerWeight, process_variance: PerWeight
+) -> Result:
     """Variance after the optimum has drifted one step, a²v + q [KF-3].
 
     For any linear transition. In float32 a rounds to one below a decay of 3e-8; for an
@@ -34,8 +31,8 @@ def predicted_variance(
 
 
 def drifted_variance(
-    variance: PerWeight, drift_scale: Scalar, stationary_variance: Scalar
-) -> PerWeight:
+    variance: PerWeight, drift_scale: PerWeight, stationary_variance: PerWeight
+) -> Result:
     """Variance after one exact step of drift, a²v + q = v + q(1 - v/σ²) [KF-3].
 
     The second form moves v towards σ² and holds it there for ever, in any precision; for a
@@ -48,7 +45,7 @@ def drifted_variance(
     return jnp.where(pinned, kept * variance, variance + growth * (1 - filled))
 
 
-def conditioned_variance(variance: PerWeight, precision: PerWeight) -> PerWeight:
+def conditioned_variance(variance: PerWeight, precision: PerWeight) -> Result:
     """Variance after a gradient worth `precision` has been seen, v/(1 + v h) [KF-1].
 
     That is, 1/v grows by h. For a finite variance; zero stays zero.
@@ -57,12 +54,15 @@ def conditioned_variance(variance: PerWeight, precision: PerWeight) -> PerWeight
         variance: v >= 0, before the gradient; weight².
         precision: h >= 0; 1/weight².
     """
-    return variance / (1 + variance * precision)
+    return variance / (1 + jnp.multiply(variance, precision))
 
 
 def variance_step(
-    variance: PerWeight, precision: PerWeight, drift_scale: Scalar, stationary_variance: Scalar
-) -> PerWeight:
+    variance: PerWeight,
+    precision: PerWeight,
+    drift_scale: PerWeight,
+    stationary_variance: PerWeight,
+) -> Result:
     """Posterior variance from the last one: drift, then condition [RIC-0].
 
     Exact for the model, at any gain. The gradient itself is not needed, only what it is worth.
@@ -72,8 +72,8 @@ def variance_step(
 
 
 def steady_state_variance(
-    precision: PerWeight, drift_scale: Scalar, stationary_variance: Scalar
-) -> PerWeight:
+    precision: PerWeight, drift_scale: PerWeight, stationary_variance: PerWeight
+) -> Result:
     r"""Posterior variance the recursion settles on, exactly [RIC-1].
 
     The positive root of h a² p² + (h q + 1 - a²) p - q = 0. Because 1 - a² = q/σ², it is
@@ -111,8 +111,8 @@ def steady_state_variance(
 
 
 def fixed_point_variance(
-    mean_square_gradient: PerWeight, drift_scale: Scalar, stationary_variance: Scalar
-) -> PerWeight:
+    mean_square_gradient: PerWeight, drift_scale: PerWeight, stationary_variance: PerWeight
+) -> Result:
     r"""Closed form of AdaBayes, η/(e/2 + √(e²/4 + g²)) with e = η/σ² [FP-1].
 
     Steady state of the *small gain* recursion, 1/p = 1/2σ² + √(1/4σ⁴ + g²/η²), written so that
@@ -139,7 +139,7 @@ def fixed_point_variance(
     return jnp.where(silent | pinned, stationary_variance, drift_scale / precision)
 
 
-def large_epsilon(drift_scale: Scalar, stationary_variance: Scalar) -> Float[Array, ""]:
+def large_epsilon(drift_scale: PerWeight, stationary_variance: PerWeight) -> Result:
     """The eps that makes Adam resemble the fixed point, e = η/σ² in summed units [FP-2].
 
     Adam's factor η/(e + |g|) has the same two limits, and is smaller by at most a fifth, at
@@ -148,9 +148,7 @@ def large_epsilon(drift_scale: Scalar, stationary_variance: Scalar) -> Float[Arr
     return jnp.divide(drift_scale, stationary_variance)
 
 
-def transient_from_zero(
-    time: Scalar | PerWeight, precision: PerWeight, drift_scale: Scalar
-) -> PerWeight:
+def transient_from_zero(time: PerWeight, precision: PerWeight, drift_scale: PerWeight) -> Result:
     """Variance `time` steps after certainty, (η/√h) tanh(η√h t) [RIC-2].
 
     A natural warm-up: η²t at first, η/√h in the end. *Small gain*, σ² = inf.
@@ -159,8 +157,8 @@ def transient_from_zero(
 
 
 def transient_from_infinity(
-    time: Scalar | PerWeight, precision: PerWeight, drift_scale: Scalar
-) -> PerWeight:
+    time: PerWeight, precision: PerWeight, drift_scale: PerWeight
+) -> Result:
     """Variance `time` steps after total ignorance, (η/√h) coth(η√h t) [RIC-2].
 
     Falls as 1/(h t), an average over all gradients so far, then rests at η/√h. *Small gain*,
@@ -172,12 +170,12 @@ def transient_from_infinity(
 
 
 def transient_variance(
-    initial_variance: Scalar | PerWeight,
-    time: Scalar | PerWeight,
+    initial_variance: PerWeight,
+    time: PerWeight,
     precision: PerWeight,
-    drift_scale: Scalar,
-    stationary_variance: Scalar,
-) -> PerWeight:
+    drift_scale: PerWeight,
+    stationary_variance: PerWeight,
+) -> Result:
     r"""Variance `time` steps after `initial_variance`, at constant precision [RIC-6].
 
     Solves dp/dt = η² - (η²/σ²) p - h p², the *small gain* limit of the recursion:
@@ -195,7 +193,7 @@ def transient_variance(
     return (remembered + drifted) / (1 + lost)
 
 
-def time_constant(precision: PerWeight, drift_scale: Scalar) -> PerWeight:
+def time_constant(precision: PerWeight, drift_scale: PerWeight) -> Result:
     """Steps in which the variance forgets a disturbance, 1/(2η√h) [RIC-3].
 
     *Small gain*, loud gradients (σ² = inf). Adam's memory of g² is 1/(1 - b2) steps for every
@@ -206,7 +204,7 @@ def time_constant(precision: PerWeight, drift_scale: Scalar) -> PerWeight:
     return jnp.where(silent, jnp.inf, 1 / rate)
 
 
-def static_variance(prior_variance: Scalar, total_precision: PerWeight) -> PerWeight:
+def static_variance(prior_variance: PerWeight, total_precision: PerWeight) -> Result:
     """Variance when the optimum never moves, 1/(1/σ² + Σh) [RIC-4].
 
     Falls as 1/t, as natural gradient does, or AdaGrad without its root: the root in Adam is
@@ -215,12 +213,10 @@ def static_variance(prior_variance: Scalar, total_precision: PerWeight) -> PerWe
     known = prior_variance == 0
     certainty = 1 / jnp.where(known, 1.0, prior_variance) + total_precision
     ignorant = certainty == 0
-    return jnp.where(
-        ignorant | known, prior_variance, 1 / jnp.where(ignorant, 1.0, certainty)
-    )
+    return jnp.where(ignorant | known, prior_variance, 1 / jnp.where(ignorant, 1.0, certainty))
 
 
-def variance_memory(variance: PerWeight, precision: PerWeight, retention: Scalar) -> PerWeight:
+def variance_memory(variance: PerWeight, precision: PerWeight, retention: PerWeight) -> Result:
     """Share of a disturbance of the variance left one step later, a²(1 - p h)² [RIC-5].
 
     The filter's own b2, different for each weight: about 1 - 2η√h when gradients are loud.
@@ -234,16 +230,14 @@ def variance_memory(variance: PerWeight, precision: PerWeight, retention: Scalar
 
 
 def _half_time(
-    time: Scalar | PerWeight,
+    time: PerWeight,
     precision: PerWeight,
-    drift_scale: Scalar,
-    stationary_variance: Scalar,
-) -> PerWeight:
+    drift_scale: PerWeight,
+    stationary_variance: PerWeight,
+) -> Result:
     """tanh(κt/2)/κ with κ = √(β² + 4hη²), which is t/2 while κt is small."""
-    rate_squared = (
-        jnp.square(drift.decay_per_step(drift_scale, stationary_variance))
-        + precision * jnp.square(drift_scale)
-    )  # (κ/2)²
+    forgetting = drift.decay_per_step(drift_scale, stationary_variance)  # β/2
+    rate_squared = jnp.square(forgetting) + precision * jnp.square(drift_scale)  # (κ/2)²
     still = rate_squared == 0
     rate = jnp.sqrt(jnp.where(still, 1.0, rate_squared))
     angle = jnp.where(still, 0.0, rate * time)
