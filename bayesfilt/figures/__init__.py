@@ -1,0 +1,90 @@
+"""Floor 8: figures draw records and compute nothing.
+
+Every function takes one group of a record and a venue, and returns a matplotlib figure:
+
+    figure = training_figure(record.groups["free"], venue="icml")
+    save_figure(figure, "figures", "training")
+
+`draw_all` does that for every group of a record. An optimizer keeps its colour, marker and
+dashes in all of them. No global matplotlib setting is read or changed.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from bayesfilt.figures.agreement import agreement_figure, shares_figure
+from bayesfilt.figures.crossover import crossover_figure
+from bayesfilt.figures.decay import decay_figure
+from bayesfilt.figures.gains import gains_figure, regimes_figure
+from bayesfilt.figures.layout import VenueFigure
+from bayesfilt.figures.save import save_figure
+from bayesfilt.figures.style import VENUES, optimizer_style, rc_params, venue_named
+from bayesfilt.figures.training import training_figure
+from bayesfilt.figures.validity import validity_figure
+from bayesfilt.records import Group, Record
+
+__all__ = [
+    "FIGURES",
+    "VENUES",
+    "Drawing",
+    "VenueFigure",
+    "agreement_figure",
+    "crossover_figure",
+    "decay_figure",
+    "draw_all",
+    "gains_figure",
+    "optimizer_style",
+    "rc_params",
+    "regimes_figure",
+    "save_figure",
+    "shares_figure",
+    "training_figure",
+    "validity_figure",
+]
+
+
+class Drawing(NamedTuple):
+    """A figure that can be drawn, and the group of a record it needs."""
+
+    draw: Callable[[Group, str], VenueFigure]
+    group: str
+
+
+FIGURES = {
+    "training": Drawing(draw=training_figure, group="free"),
+    "agreement": Drawing(draw=agreement_figure, group="shadow"),
+    "shares": Drawing(draw=shares_figure, group="shadow"),
+    "crossover": Drawing(draw=crossover_figure, group="gains"),
+    "gains": Drawing(draw=gains_figure, group="gains"),
+    "regimes": Drawing(draw=regimes_figure, group="gains"),
+    "decay": Drawing(draw=decay_figure, group="decay"),
+    "validity": Drawing(draw=validity_figure, group="validity"),
+}
+
+
+def draw_all(record: Record, folder: str | Path, venue: str = "neurips") -> list[Path]:
+    """Draw every figure that `record` has the groups for; write each as PNG and PDF.
+
+    Groups of a task ("digits-mlp/free") give files with the task in front
+    ("digits-mlp-training.png").
+
+    Returns:
+        Paths of all files, in the order they were written.
+
+    Raises:
+        ValueError: an unknown venue, or a record without a single group that can be drawn.
+    """
+    venue_named(venue)
+    paths: list[Path] = []
+    for path, group in record.groups.items():
+        task, _, leaf = path.strip("/").rpartition("/")
+        for name, drawing in FIGURES.items():
+            if drawing.group == leaf:
+                title = f"{task}-{name}".replace("/", "-") if task else name
+                paths += save_figure(drawing.draw(group, venue), folder, title)
+    if not paths:
+        needed = ", ".join(sorted({drawing.group for drawing in FIGURES.values()}))
+        found = ", ".join(record.groups) or "none"
+        raise ValueError(f"draw_all needs a record with one of {needed}; it has {found}.")
+    return paths
