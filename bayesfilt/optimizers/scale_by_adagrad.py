@@ -22,7 +22,7 @@ class ScaleByAdagradState(NamedTuple):
 
 
 def scale_by_adagrad(*, eps: float = 1e-10) -> optax.GradientTransformation:
-    """Divide each gradient by the root of the sum of all squares so far [AW-3].
+    """Divide each gradient by the root of the sum of all squares so far [AW-2].
 
     The filter's reading: a process variance that falls like 1/t.
 

@@ -35,7 +35,7 @@ class ScaleByAmsgradState(NamedTuple):
 def scale_by_amsgrad(
     *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Divide debiased momentum by the root of the largest mean square so far [AW-2].
+    """Divide debiased momentum by the root of the largest mean square so far [AW-1].
 
     Args:
         b1: Memory of the running mean of gradients, in [0, 1).

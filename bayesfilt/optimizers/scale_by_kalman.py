@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from bayesfilt.checks import require_fraction, require_positive
 from bayesfilt.custom_types import Params
+from bayesfilt.filters.diagonal import predicted_variance
 from bayesfilt.optimizers.moments import (
     ScalarOrSchedule,
     debias_factor,
@@ -19,12 +20,7 @@ from bayesfilt.optimizers.moments import (
     zeros_at_least_float32,
 )
 from bayesfilt.optimizers.units import require_real_weights, scalar_dtype
-from bayesfilt.theory import (
-    conditioned_variance,
-    predicted_variance,
-    process_variance,
-    retention,
-)
+from bayesfilt.theory import conditioned_variance, process_variance
 
 
 class ScaleByKalmanState(NamedTuple):
@@ -90,13 +86,14 @@ def scale_by_kalman(
         dtype = state.drift_scale.dtype
         eta = value_at(drift_scale, state.count, dtype)
         sigma2 = value_at(stationary_variance, state.count, dtype)
-        a, q = transition_of(eta, sigma2)
         count = next_count(state.count)
-        a, q, debias = once_per_step(a, q, debias_factor(b1, count, dtype))
+        growth, rate, debias = once_per_step(
+            *growth_and_rate(eta, sigma2), debias_factor(b1, count, dtype)
+        )
 
         def filtered(variance, gradient):
             predicted = predicted_variance(
-                variance, a.astype(variance.dtype), q.astype(variance.dtype)
+                variance, growth.astype(variance.dtype), rate.astype(variance.dtype)
             )
             return conditioned_variance(predicted, jnp.square(gradient.astype(variance.dtype)))
 
@@ -119,13 +116,14 @@ def scale_by_kalman(
     return optax.GradientTransformation(init, update)
 
 
-def transition_of(
+def growth_and_rate(
     eta: Float[Array, ""], sigma2: Float[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Retention and process variance; 1 and 0 once a schedule has taken sigma^2 to 0."""
+    """Process variance q, and the rate q/sigma^2 at which the variance relaxes.
+
+    Both are 0 once a schedule has taken sigma^2 to 0: nothing drifts any more.
+    """
     drifts = sigma2 > 0
-    safe = jnp.where(drifts, sigma2, 1)
-    return (
-        jnp.where(drifts, retention(eta, safe), 1),
-        jnp.where(drifts, process_variance(eta, safe), 0),
-    )
+    growth = process_variance(eta, jnp.where(drifts, sigma2, 1))
+    growth = jnp.where(drifts, growth, 0)
+    return growth, growth / jnp.where(drifts, sigma2, 1)

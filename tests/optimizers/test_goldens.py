@@ -111,7 +111,7 @@ def replayed(optimizer, data):
     return np.asarray(run(jnp.asarray(data["gradients"])))
 
 
-@pytest.mark.equation("OPT-2", "OPT-3", "OPT-5", "AW-1", "AW-2", "AW-3")
+@pytest.mark.equation("OPT-2", "OPT-3", "OPT-5", "AW-1", "AW-2")
 @pytest.mark.parametrize(("file", "name"), list(cases()))
 def test_a_reference_trajectory_is_reproduced(file, name):
     data = load(file)

@@ -1,0 +1,95 @@
+"""Taken apart and put together again, an update is itself."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bayesfilt.optimizers import (
+    OPTIMIZERS,
+    Setting,
+    adabayes_fixed_point,
+    compose,
+    filter_parts,
+    named_optimizer,
+)
+
+PARAMS = {"w": jnp.array([[1.0, -2.0, 0.5]]), "dead": jnp.array([0.3])}
+
+
+def stream(steps):
+    draws = np.random.default_rng(1).normal(0.2, [0.001, 0.1, 5.0], (steps, 1, 3))
+    return [{"w": jnp.asarray(g), "dead": jnp.zeros(1)} for g in draws]
+
+
+@pytest.mark.equation("OPT-7")
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "sgdw"])
+def test_the_parts_of_every_named_optimizer_make_its_update(name, schedule):
+    setting = Setting(1e-2, 0.1, batch_size=8, num_steps=20, schedule=schedule)
+    optimizer, parts_of = named_optimizer(name, setting)
+    state, params = optimizer.init(PARAMS), PARAMS
+    for gradient in stream(12):
+        updates, state = optimizer.update(gradient, state, params)
+        again = compose(parts_of(state), params)
+        for leaf in PARAMS:
+            np.testing.assert_allclose(again[leaf], updates[leaf], rtol=1e-11, atol=1e-18)
+        params = optax.apply_updates(params, updates)
+
+
+@pytest.mark.equation("OPT-7")
+@pytest.mark.parametrize("sigma2", [0.5, np.inf])
+def test_decay_after_the_step_is_part_of_the_decay(sigma2):
+    optimizer = adabayes_fixed_point(
+        0.1, sigma2, batch_size=8, weight_decay=0.1, decay_order="after"
+    )
+    parts_of = filter_parts(b1=0.9, decay_order="after")
+    state = optimizer.init(PARAMS)
+    for gradient in stream(5):
+        updates, state = optimizer.update(gradient, state, PARAMS)
+    parts = parts_of(state)
+    again = compose(parts, PARAMS)
+    for leaf in PARAMS:
+        np.testing.assert_allclose(again[leaf], updates[leaf], rtol=1e-11, atol=1e-18)
+    assert parts.step_shrink == parts.shrink == 0.1
+
+
+def test_adamw_and_the_fixed_point_share_momentum_variance_and_decay():
+    setting = Setting(1e-2, 0.1, batch_size=8, num_steps=20)
+    parts = {}
+    for name in ("adamw", "adabayes_fixed_point"):
+        optimizer, parts_of = named_optimizer(name, setting)
+        state = optimizer.init(PARAMS)
+        for gradient in stream(6):
+            _, state = optimizer.update(gradient, state, PARAMS)
+        parts[name] = parts_of(state)
+    adamw, ours = parts["adamw"], parts["adabayes_fixed_point"]
+    np.testing.assert_allclose(ours.momentum["w"], adamw.momentum["w"], rtol=1e-12)
+    np.testing.assert_allclose(ours.variance["w"], adamw.variance["w"], rtol=1e-12)
+    np.testing.assert_allclose(ours.shrink, adamw.shrink, rtol=1e-12)
+    assert np.all(ours.prior_precision["w"] > adamw.prior_precision["w"])
+
+
+def test_the_zoo_gives_every_optimizer_the_same_shrink_but_adam():
+    setting = Setting(1e-2, 0.1, batch_size=8, num_steps=20)
+    zero = jax.tree.map(jnp.zeros_like, PARAMS)
+    for name in OPTIMIZERS:
+        optimizer = named_optimizer(name, setting).optimizer
+        updates, _ = optimizer.update(zero, optimizer.init(PARAMS), PARAMS)
+        wanted = 0.0 if name == "adam" else -1e-3
+        np.testing.assert_allclose(updates["w"] / PARAMS["w"], wanted, rtol=1e-12, atol=1e-18)
+
+
+def test_sgd_needs_a_prior():
+    with pytest.raises(ValueError, match="weight_decay > 0"):
+        named_optimizer("sgdw", Setting(1e-2, 0.0, batch_size=8, num_steps=20))
+
+
+def test_without_decay_the_filters_have_no_prior_and_still_run():
+    setting = Setting(1e-2, 0.0, batch_size=8, num_steps=20)
+    for name in OPTIMIZERS:
+        if name != "sgdw":
+            optimizer = named_optimizer(name, setting).optimizer
+            updates, _ = optimizer.update(stream(1)[0], optimizer.init(PARAMS), PARAMS)
+            assert np.all(np.isfinite(updates["w"]))
