@@ -18,9 +18,7 @@ from bayesfilt.custom_types import Params, Scalar
 ScalarOrSchedule = Scalar | Callable[[Int[Array, ""]], Any]
 
 
-def value_at(
-    value: ScalarOrSchedule, count: Int[Array, ""], dtype: jnp.dtype
-) -> Float[Array, ""]:
+def value_at(value: ScalarOrSchedule, count: Int[Array, ""], dtype: jnp.dtype) -> Float[Array, ""]:
     """A number, or a schedule's value at step `count` (0 for the first step), never below 0.
 
     Rates, scales and shrinks are not negative, but a schedule that ends at 0 can round below
@@ -42,7 +40,7 @@ def once_per_step(*scalars: Array) -> tuple[Array, ...]:
 
 
 def running_mean(decay: Scalar, old: Params, new: Params) -> Params:
-    """decay * old + (1 - decay) * new, leaf by leaf, in the leaf's dtype [OPT-1]."""
+    """Blend leaf by leaf, decay * old + (1 - decay) * new, in the old leaf's dtype [OPT-1]."""
 
     def blend(before, value):
         weight = jnp.asarray(decay, before.dtype)

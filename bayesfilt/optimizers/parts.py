@@ -78,8 +78,8 @@ def filter_parts(*, b1: float, decay_order: str = "before") -> PartsOf:
     """Parts of a filter's recipe built with this b1 and decay order.
 
     At a fixed point or steady state the prior's part is what it adds to the inverse of the
-    gain that an infinite sigma^2 would give. The recursion mixes prior and data in one number, so all of its gain counts as
-    variance and its prior part is 0.
+    gain that an infinite sigma^2 would give. The recursion mixes prior and data in one
+    number, so all of its gain counts as variance and its prior part is 0.
     """
 
     def parts_of(opt_state) -> UpdateParts:
@@ -93,9 +93,7 @@ def filter_parts(*, b1: float, decay_order: str = "before") -> PartsOf:
                 lambda m: m * (debias / batch_size).astype(m.dtype), state.first_moment
             ),
             variance=jax.tree.map(lambda p: p * batch_size.astype(p.dtype), gain),
-            prior_precision=jax.tree.map(
-                lambda x: x / batch_size.astype(x.dtype), prior_precision
-            ),
+            prior_precision=jax.tree.map(lambda x: x / batch_size.astype(x.dtype), prior_precision),
             shrink=shrink,
             step_shrink=shrink if decay_order == "after" else jnp.zeros_like(shrink),
         )

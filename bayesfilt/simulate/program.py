@@ -91,9 +91,7 @@ def advance(
         return carry, (before, _blank_if(diverged, record))
 
     full, rest = divmod(num_steps, program.record_every)
-    carry, recorded = jax.lax.scan(
-        lambda c, _: block(c, program.record_every), carry, length=full
-    )
+    carry, recorded = jax.lax.scan(lambda c, _: block(c, program.record_every), carry, length=full)
     if rest:
         carry, last = block(carry, rest)
         recorded = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), recorded, last)

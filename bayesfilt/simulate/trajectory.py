@@ -80,9 +80,7 @@ def training(
     def record(task: Task, view: StepView):
         return {name: probe(task, view) for name, probe in probes.items()}
 
-    return Program(
-        init_state=optimizer.init, step=step, record=record, record_every=record_every
-    )
+    return Program(init_state=optimizer.init, step=step, record=record, record_every=record_every)
 
 
 def training_step(

@@ -126,7 +126,11 @@ def test_a_gradient_must_fit_its_weight_even_inside_jit(make, gradient):
 
 @recipes
 def test_leaves_may_differ_in_dtype_from_one_another(make):
-    weights = {"w": jnp.ones(2, "float32"), "b": jnp.ones(2, "float64"), "h": jnp.ones(2, "bfloat16")}
+    weights = {
+        "w": jnp.ones(2, "float32"),
+        "b": jnp.ones(2, "float64"),
+        "h": jnp.ones(2, "bfloat16"),
+    }
     optimizer = make(1e-3, 1.0, batch_size=4)
     updates, _ = optimizer.update(weights, optimizer.init(weights), weights)
     assert jax.tree.map(lambda x: x.dtype, updates) == jax.tree.map(lambda x: x.dtype, weights)

@@ -158,7 +158,9 @@ def test_hyperparameters_vmap_and_agree_with_single_runs(make):
 def test_injected_hyperparameters_change_nothing(make):
     params = tree("float64")
     plain = make(1e-2, 0.1, batch_size=4)
-    injected = optax.inject_hyperparams(make)(drift_scale=1e-2, stationary_variance=0.1, batch_size=4)
+    injected = optax.inject_hyperparams(make)(
+        drift_scale=1e-2, stationary_variance=0.1, batch_size=4
+    )
     a, _ = jax.jit(lambda p: train(plain, p, 50))(params)
     b, state = jax.jit(lambda p: train(injected, p, 50))(params)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12), a, b)
@@ -181,9 +183,7 @@ def test_optax_masked_leaves_the_rest_alone(make):
 def test_a_schedule_equal_to_a_constant_gives_the_same_bits(make):
     params = tree("float64")
     constant = make(1e-2, 0.1, batch_size=4, weight_decay=1e-3)
-    scheduled = make(
-        lambda t: 1e-2, lambda t: 0.1, batch_size=4, weight_decay=lambda t: 1e-3
-    )
+    scheduled = make(lambda t: 1e-2, lambda t: 0.1, batch_size=4, weight_decay=lambda t: 1e-3)
     a, _ = jax.jit(lambda p: train(constant, p, 30))(params)
     b, _ = jax.jit(lambda p: train(scheduled, p, 30))(params)
     jax.tree.map(np.testing.assert_array_equal, a, b)

@@ -34,9 +34,7 @@ def same_bits(a, b):
 @pytest.mark.parametrize("steps_per_chunk", [4, 10, 50])
 def test_chunks_give_the_bits_of_one_run(digits, whole, steps_per_chunk):
     program = training(OPTIMIZER, PROBES, record_every=4)
-    chunked = run_in_chunks(
-        program, jax.random.key(0), digits, 42, steps_per_chunk=steps_per_chunk
-    )
+    chunked = run_in_chunks(program, jax.random.key(0), digits, 42, steps_per_chunk=steps_per_chunk)
     assert (chunked.completed_steps, chunked.interrupted) == (42, False)
     same_bits(tuple(whole), tuple(chunked.record))
 
@@ -44,9 +42,9 @@ def test_chunks_give_the_bits_of_one_run(digits, whole, steps_per_chunk):
 def test_a_shadow_runs_in_chunks_too():
     task = make_task("digits-mlp", batch_size=16, dtype="float64")
     followers = {"sgd": optax.sgd(0.1)}
-    whole = jax.jit(
-        lambda key, task: shadow(key, task, OPTIMIZER, followers, 20, record_every=5)
-    )(jax.random.key(0), task)
+    whole = jax.jit(lambda key, task: shadow(key, task, OPTIMIZER, followers, 20, record_every=5))(
+        jax.random.key(0), task
+    )
     program = shadowing(OPTIMIZER, followers, record_every=5)
     chunked = run_in_chunks(program, jax.random.key(0), task, 20, steps_per_chunk=10)
     same_bits(tuple(whole), tuple(chunked.record))

@@ -68,7 +68,11 @@ def test_a_run_equals_a_literal_loop_whatever_is_recorded(digits, literal, recor
 
 def test_probes_see_the_step_they_belong_to(digits):
     def parts(task, view: StepView):
-        return {"gradient": view.gradient, "updates": view.updates, "count": view.opt_state[0].count}
+        return {
+            "gradient": view.gradient,
+            "updates": view.updates,
+            "count": view.opt_state[0].count,
+        }
 
     run = simulate(
         jax.random.key(0),
@@ -79,7 +83,9 @@ def test_probes_see_the_step_they_belong_to(digits):
     )
     np.testing.assert_array_equal(run.records["parts"]["count"], [1, 2, 3])
     after = jax.tree.map(jnp.add, run.records["weights"], run.records["parts"]["updates"])
-    close(jax.tree.map(lambda x: x[:-1], after), jax.tree.map(lambda x: x[1:], run.records["weights"]))
+    close(
+        jax.tree.map(lambda x: x[:-1], after), jax.tree.map(lambda x: x[1:], run.records["weights"])
+    )
     flat = np.concatenate([np.ravel(x[1]) for x in jax.tree.leaves(run.records["weights"])])
     np.testing.assert_allclose(run.records["rms"][1], np.sqrt(np.mean(flat**2)), rtol=1e-12)
     assert np.all(run.records["step"] > 0)
