@@ -1,6 +1,5 @@
 """What an optimizer believes, read from its state: variance and effective learning rate."""
 
-from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -14,12 +13,12 @@ class HoldsVariance(Protocol):
     """A state that can say how sure the filter is of each weight's optimum."""
 
     def posterior_variance(self) -> Params:
-        """Posterior variance of each weight's optimum; weight^2."""
+        """Posterior variance of each weight's optimum; weight²."""
         ...
 
 
 def posterior_variance(opt_state: Any) -> Params:
-    """Posterior variance of each weight's optimum, a tree like the weights; weight^2.
+    """Posterior variance of each weight's optimum, a tree like the weights; weight².
 
     Looks through `optax.chain`, `masked`, `inject_hyperparams` and any other nesting.
     Computed on demand: the states hold moments, not this. For a stack of states made under
@@ -28,7 +27,7 @@ def posterior_variance(opt_state: Any) -> Params:
     Raises:
         ValueError: No filter in the state, or more than one.
     """
-    return _only(HoldsVariance, opt_state, "filter with a posterior variance").posterior_variance()
+    return filter_state(opt_state).posterior_variance()
 
 
 def effective_learning_rate(opt_state: Any) -> Params:
@@ -38,26 +37,45 @@ def effective_learning_rate(opt_state: Any) -> Params:
         ValueError: No filter in the state, more than one, or no `sum_over_batch` (then the
             optimizer takes summed gradients and its learning rate is `posterior_variance`).
     """
-    batch_size = _only(SumOverBatchState, opt_state, "sum_over_batch").batch_size
+    batch_size = only_state(SumOverBatchState, opt_state).batch_size
     variance = posterior_variance(opt_state)
     return jax.tree.map(lambda p: p * batch_size.astype(p.dtype), variance)
 
 
-def find_state(kind: type, opt_state: Any) -> Any | None:
-    """The state of this type inside an optimizer's nested state; None unless there is one."""
-    found = list(_walk(kind, opt_state))
-    return found[0] if len(found) == 1 else None
+def filter_state(opt_state: Any) -> HoldsVariance:
+    """The one filter's state inside an optimizer's nested state.
+
+    Raises:
+        ValueError: No filter in the state, or more than one.
+    """
+    return _only("filter", [node for node in _nodes(opt_state) if isinstance(node, HoldsVariance)])
 
 
-def _only(kind: type, opt_state: Any, described: str) -> Any:
-    found = list(_walk(kind, opt_state))
+def only_state[State](kind: type[State], opt_state: Any) -> State:
+    """The one state of this type inside an optimizer's nested state.
+
+    Raises:
+        ValueError: None of them, or more than one.
+    """
+    return _only(kind.__name__, [node for node in _nodes(opt_state) if isinstance(node, kind)])
+
+
+def _only[State](described: str, found: list[State]) -> State:
     if len(found) != 1:
         raise ValueError(
-            f"expected exactly one {described} in the optimizer state, found {len(found)}."
+            f"an optimizer state with exactly one {described} is needed, found {len(found)}."
         )
     return found[0]
 
 
-def _walk(kind: type, node: Any) -> Iterator[Any]:
-    leaves = jax.tree.leaves(node, is_leaf=lambda x: isinstance(x, kind))
-    return (leaf for leaf in leaves if isinstance(leaf, kind))
+def _nodes(opt_state: Any) -> list[Any]:
+    """Every NamedTuple in the state, itself included; what stands inside one is searched too."""
+    found = []
+
+    def visit(node) -> bool:
+        if isinstance(node, tuple) and hasattr(node, "_fields"):
+            found.append(node)
+        return False
+
+    jax.tree.leaves(opt_state, is_leaf=visit)
+    return found

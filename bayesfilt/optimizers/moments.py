@@ -5,33 +5,30 @@ per step and kept behind a barrier: fused into the pass over the weights, a powe
 exponential would be taken again for every element (6x slower on CPU).
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from bayesfilt.custom_types import Params, Scalar
 
-ScalarOrSchedule = Scalar | Callable[[Int[Array, ""]], Any]
+ScalarOrSchedule = optax.ScalarOrSchedule
 
 
-def value_at(value: ScalarOrSchedule, count: Int[Array, ""], dtype: jnp.dtype) -> Float[Array, ""]:
-    """A number, or a schedule's value at step `count` (0 for the first step), never below 0.
+def value_at(value: ScalarOrSchedule, step: ArrayLike, dtype: jnp.dtype) -> Float[Array, ""]:
+    """A number, or a schedule's value at `step` (0 for the first step), never below 0.
 
     Rates, scales and shrinks are not negative, but a schedule that ends at 0 can round below
     it: optax's linear one ends at -1e-17 in float64.
     """
-    number = jnp.asarray(value(count) if callable(value) else value, dtype)
+    number = jnp.asarray(value(step) if callable(value) else value, dtype)
     return jnp.maximum(number, 0)
 
 
-def debias_factor(decay: Scalar, count: Int[Array, ""], dtype: jnp.dtype) -> Float[Array, ""]:
-    """1 / (1 - decay^count): undoes the pull of a running mean's start at 0 [OPT-1]."""
+def debias_factor(decay: Scalar, step: ArrayLike, dtype: jnp.dtype) -> Float[Array, ""]:
+    """1 / (1 - decay^step): undoes the pull of a running mean's start at 0 [OPT-1]."""
     decay = jnp.asarray(decay, dtype)
-    return 1 / (1 - decay ** count.astype(dtype))
+    return 1 / (1 - decay ** jnp.asarray(step, dtype))
 
 
 def once_per_step(*scalars: Array) -> tuple[Array, ...]:
@@ -59,6 +56,6 @@ def zeros_at_least_float32(params: Params) -> Params:
     return jax.tree.map(zeros, params)
 
 
-def next_count(count: Int[Array, ""]) -> Int[Array, ""]:
-    """The step count after this step, without wrapping round."""
-    return jnp.asarray(optax.safe_increment(count))
+def next_step(step: Int[Array, ""]) -> Int[Array, ""]:
+    """One more step, without wrapping round."""
+    return jnp.asarray(optax.safe_increment(step))

@@ -14,9 +14,10 @@ import optax
 from jaxtyping import Array, Float
 
 from bayesfilt.custom_types import Params, Scalar
-from bayesfilt.optimizers.belief_report import HoldsVariance, find_state
+from bayesfilt.optimizers.belief_report import filter_state, only_state
 from bayesfilt.optimizers.moments import ScalarOrSchedule, debias_factor, value_at
 from bayesfilt.optimizers.scale_by_kalman import ScaleByKalmanState
+from bayesfilt.optimizers.settled import SettledState
 from bayesfilt.optimizers.units import SumOverBatchState, scalar_dtype
 from bayesfilt.optimizers.weight_decay import DecayToZeroState
 
@@ -53,7 +54,7 @@ def adam_parts(
     """Parts of optax's adam or adamw with these settings; epsilon is its prior."""
 
     def parts_of(opt_state) -> UpdateParts:
-        state = find_state(optax.ScaleByAdamState, opt_state)
+        state = only_state(optax.ScaleByAdamState, opt_state)
         dtype = scalar_dtype(state.mu)
         rate = value_at(learning_rate, state.count - 1, dtype)
         first, second = (debias_factor(b, state.count, dtype) for b in (b1, b2))
@@ -83,10 +84,12 @@ def filter_parts(*, b1: float, decay_order: str = "before") -> PartsOf:
     """
 
     def parts_of(opt_state) -> UpdateParts:
-        batch_size = find_state(SumOverBatchState, opt_state).batch_size
-        shrink = find_state(DecayToZeroState, opt_state).shrink
-        state = find_state(HoldsVariance, opt_state)
-        debias = debias_factor(b1, state.count, batch_size.dtype)
+        batch_size = only_state(SumOverBatchState, opt_state).batch_size
+        shrink = only_state(DecayToZeroState, opt_state).shrink
+        state = filter_state(opt_state)
+        if not isinstance(state, SettledState | ScaleByKalmanState):
+            raise ValueError(f"filter_parts cannot take a {type(state).__name__} apart.")
+        debias = debias_factor(b1, state.step, batch_size.dtype)
         gain, prior_precision = _variance_and_prior(state)
         return UpdateParts(
             momentum=jax.tree.map(
@@ -101,7 +104,7 @@ def filter_parts(*, b1: float, decay_order: str = "before") -> PartsOf:
     return parts_of
 
 
-def _variance_and_prior(state: Any) -> tuple[Params, Params]:
+def _variance_and_prior(state: SettledState | ScaleByKalmanState) -> tuple[Params, Params]:
     """Variance without the prior, and what the prior adds to its inverse; summed units."""
     variance = state.posterior_variance()
     if isinstance(state, ScaleByKalmanState):

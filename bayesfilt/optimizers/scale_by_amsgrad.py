@@ -15,7 +15,7 @@ from bayesfilt.checks import require_fraction, require_non_negative
 from bayesfilt.custom_types import Params
 from bayesfilt.optimizers.moments import (
     debias_factor,
-    next_count,
+    next_step,
     once_per_step,
     running_mean,
     zeros_at_least_float32,
@@ -26,7 +26,7 @@ from bayesfilt.optimizers.units import at_least_float32, require_real_weights, s
 class ScaleByAmsgradState(NamedTuple):
     """Carried by `scale_by_amsgrad`."""
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     first_moment: Params  # running mean of gradients, not debiased
     mean_square_gradient: Params  # running mean of their squares, not debiased
     largest_mean_square: Params  # the largest it has ever been
@@ -52,7 +52,7 @@ def scale_by_amsgrad(
     def init(params):
         require_real_weights(params)
         return ScaleByAmsgradState(
-            count=jnp.zeros((), jnp.int32),
+            step=jnp.zeros((), jnp.int32),
             first_moment=zeros_at_least_float32(params),
             mean_square_gradient=zeros_at_least_float32(params),
             largest_mean_square=zeros_at_least_float32(params),
@@ -60,14 +60,14 @@ def scale_by_amsgrad(
 
     def update(updates, state, params=None):
         del params
-        count, dtype = next_count(state.count), scalar_dtype(updates)
+        step, dtype = next_step(state.step), scalar_dtype(updates)
         first, second = once_per_step(
-            debias_factor(b1, count, dtype), debias_factor(b2, count, dtype)
+            debias_factor(b1, step, dtype), debias_factor(b2, step, dtype)
         )
         squares = jax.tree.map(lambda g: jnp.square(at_least_float32(g)), updates)
         mean_square = running_mean(b2, state.mean_square_gradient, squares)
         state = ScaleByAmsgradState(
-            count=count,
+            step=step,
             first_moment=running_mean(b1, state.first_moment, updates),
             mean_square_gradient=mean_square,
             largest_mean_square=jax.tree.map(jnp.maximum, state.largest_mean_square, mean_square),

@@ -1,36 +1,21 @@
 """The fixed point of the filter as a gradient transformation: AdaBayes-FP without its decay."""
 
-from typing import NamedTuple
-
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
-from bayesfilt.custom_types import Params
 from bayesfilt.optimizers.moments import ScalarOrSchedule
-from bayesfilt.optimizers.settled import scale_by_settled_variance, settled_variance
+from bayesfilt.optimizers.settled import SettledState, scale_by_settled_variance
 from bayesfilt.theory import fixed_point_variance
 
 
-class ScaleByFixedPointState(NamedTuple):
+class ScaleByFixedPointState(SettledState):
     """Carried by `scale_by_fixed_point`."""
 
-    count: Int[Array, ""]
-    first_moment: Params  # running mean of summed gradients, not debiased
-    mean_square_gradient: Params  # running mean of their squares, not debiased
-    debias: Float[Array, ""]  # what makes the mean square unbiased
-    eps_root: Float[Array, ""]
-    drift_scale: Float[Array, ""]  # of the last step
-    stationary_variance: Float[Array, ""]
-
-    def posterior_variance(self) -> Params:
-        """Posterior variance of each weight's optimum; weight^2; sigma^2 before any gradient."""
-        return settled_variance(self, fixed_point_variance, self.stationary_variance)
-
-    def variance_without_prior(self) -> Params:
-        """The variance that an infinite sigma^2 would give; infinite where no gradient was seen."""
-        infinite = jnp.full_like(self.stationary_variance, jnp.inf)
-        return settled_variance(self, fixed_point_variance, infinite)
+    def formula(
+        self, mean_square_gradient: Array, drift_scale: Array, stationary_variance: Array
+    ) -> Array:
+        """Variance as a function of the debiased mean-square gradient."""
+        return fixed_point_variance(mean_square_gradient, drift_scale, stationary_variance)
 
 
 def scale_by_fixed_point(
@@ -62,7 +47,6 @@ def scale_by_fixed_point(
     """
     return scale_by_settled_variance(
         ScaleByFixedPointState,
-        fixed_point_variance,
         drift_scale,
         stationary_variance,
         b1=b1,

@@ -13,7 +13,7 @@ from bayesfilt.filters.diagonal import predicted_variance
 from bayesfilt.optimizers.moments import (
     ScalarOrSchedule,
     debias_factor,
-    next_count,
+    next_step,
     once_per_step,
     running_mean,
     value_at,
@@ -26,7 +26,7 @@ from bayesfilt.theory import conditioned_variance, process_variance
 class ScaleByKalmanState(NamedTuple):
     """Carried by `scale_by_kalman`."""
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     first_moment: Params  # running mean of summed gradients, not debiased
     variance: Params  # posterior variance of each weight's optimum
     drift_scale: Float[Array, ""]  # of the last step
@@ -69,26 +69,26 @@ def scale_by_kalman(
 
     def init(params):
         require_real_weights(params)
-        count, dtype = jnp.zeros((), jnp.int32), scalar_dtype(params)
-        sigma2 = value_at(stationary_variance, count, dtype)
+        step, dtype = jnp.zeros((), jnp.int32), scalar_dtype(params)
+        sigma2 = value_at(stationary_variance, step, dtype)
         first = jnp.where(jnp.isinf(sigma2), 0, sigma2)
         zeros = zeros_at_least_float32(params)
         return ScaleByKalmanState(
-            count=count,
+            step=step,
             first_moment=zeros,
             variance=jax.tree.map(lambda zero: zero + first.astype(zero.dtype), zeros),
-            drift_scale=value_at(drift_scale, count, dtype),
+            drift_scale=value_at(drift_scale, step, dtype),
             stationary_variance=sigma2,
         )
 
     def update(updates, state, params=None):
         del params
         dtype = state.drift_scale.dtype
-        eta = value_at(drift_scale, state.count, dtype)
-        sigma2 = value_at(stationary_variance, state.count, dtype)
-        count = next_count(state.count)
+        eta = value_at(drift_scale, state.step, dtype)
+        sigma2 = value_at(stationary_variance, state.step, dtype)
+        step = next_step(state.step)
         growth, rate, debias = once_per_step(
-            *growth_and_rate(eta, sigma2), debias_factor(b1, count, dtype)
+            *growth_and_rate(eta, sigma2), debias_factor(b1, step, dtype)
         )
 
         def filtered(variance, gradient):
@@ -106,7 +106,7 @@ def scale_by_kalman(
             updates,
         )
         return scaled, ScaleByKalmanState(
-            count=count,
+            step=step,
             first_moment=first_moment,
             variance=variance,
             drift_scale=eta,

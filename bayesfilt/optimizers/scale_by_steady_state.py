@@ -1,36 +1,21 @@
 """The exact steady state of the filter as a gradient transformation."""
 
-from typing import NamedTuple
-
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
-from bayesfilt.custom_types import Params
 from bayesfilt.optimizers.moments import ScalarOrSchedule
-from bayesfilt.optimizers.settled import scale_by_settled_variance, settled_variance
+from bayesfilt.optimizers.settled import SettledState, scale_by_settled_variance
 from bayesfilt.theory import steady_state_variance
 
 
-class ScaleBySteadyStateState(NamedTuple):
+class ScaleBySteadyStateState(SettledState):
     """Carried by `scale_by_steady_state`."""
 
-    count: Int[Array, ""]
-    first_moment: Params  # running mean of summed gradients, not debiased
-    mean_square_gradient: Params  # running mean of their squares, not debiased
-    debias: Float[Array, ""]  # what makes the mean square unbiased
-    eps_root: Float[Array, ""]
-    drift_scale: Float[Array, ""]  # of the last step
-    stationary_variance: Float[Array, ""]
-
-    def posterior_variance(self) -> Params:
-        """Posterior variance of each weight's optimum; weight^2; sigma^2 before any gradient."""
-        return settled_variance(self, steady_state_variance, self.stationary_variance)
-
-    def variance_without_prior(self) -> Params:
-        """The variance that an infinite sigma^2 would give; infinite where no gradient was seen."""
-        infinite = jnp.full_like(self.stationary_variance, jnp.inf)
-        return settled_variance(self, steady_state_variance, infinite)
+    def formula(
+        self, mean_square_gradient: Array, drift_scale: Array, stationary_variance: Array
+    ) -> Array:
+        """Variance as a function of the debiased mean-square gradient."""
+        return steady_state_variance(mean_square_gradient, drift_scale, stationary_variance)
 
 
 def scale_by_steady_state(
@@ -61,7 +46,6 @@ def scale_by_steady_state(
     """
     return scale_by_settled_variance(
         ScaleBySteadyStateState,
-        steady_state_variance,
         drift_scale,
         stationary_variance,
         b1=b1,

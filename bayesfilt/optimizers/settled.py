@@ -4,8 +4,7 @@ The fixed point and the exact steady state differ in one line, the formula; ever
 around it is here.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from bayesfilt.custom_types import Params
 from bayesfilt.optimizers.moments import (
     ScalarOrSchedule,
     debias_factor,
-    next_count,
+    next_step,
     once_per_step,
     running_mean,
     value_at,
@@ -25,13 +24,11 @@ from bayesfilt.optimizers.moments import (
 )
 from bayesfilt.optimizers.units import at_least_float32, require_real_weights, scalar_dtype
 
-VarianceFormula = Callable[[Array, Float[Array, ""], Float[Array, ""]], Array]
 
+class SettledState(NamedTuple):
+    """Moments and the step's scalars; each transformation's own state adds its formula."""
 
-class SettledState(Protocol):
-    """The fields that both states have."""
-
-    count: Int[Array, ""]
+    step: Int[Array, ""]  # gradients seen so far
     first_moment: Params  # running mean of summed gradients, not debiased
     mean_square_gradient: Params  # running mean of their squares, not debiased
     debias: Float[Array, ""]  # what makes the mean square unbiased
@@ -39,23 +36,31 @@ class SettledState(Protocol):
     drift_scale: Float[Array, ""]  # of the last step
     stationary_variance: Float[Array, ""]
 
+    def formula(
+        self, mean_square_gradient: Array, drift_scale: Array, stationary_variance: Array
+    ) -> Array:
+        """Variance as a function of the debiased mean-square gradient."""
+        raise TypeError("SettledState is a base: its subclasses bring the formula.")
 
-def settled_variance(
-    state: SettledState, formula: VarianceFormula, stationary_variance: Float[Array, ""]
-) -> Params:
-    """The formula at the state's debiased mean-square gradient, leaf by leaf."""
+    def posterior_variance(self) -> Params:
+        """Posterior variance of each weight's optimum; weight²; σ² before any gradient."""
+        return self._variance(self.stationary_variance)
 
-    def variance(mean_square):
-        scalars = (state.debias, state.eps_root, state.drift_scale, stationary_variance)
-        debias, eps_root, eta, sigma2 = (scalar.astype(mean_square.dtype) for scalar in scalars)
-        return formula(mean_square * debias + eps_root, eta, sigma2)
+    def variance_without_prior(self) -> Params:
+        """The variance that an infinite σ² would give; infinite where no gradient was seen."""
+        return self._variance(jnp.full_like(self.stationary_variance, jnp.inf))
 
-    return jax.tree.map(variance, state.mean_square_gradient)
+    def _variance(self, stationary_variance: Float[Array, ""]) -> Params:
+        def variance(mean_square):
+            scalars = (self.debias, self.eps_root, self.drift_scale, stationary_variance)
+            debias, eps_root, eta, sigma2 = (scalar.astype(mean_square.dtype) for scalar in scalars)
+            return self.formula(mean_square * debias + eps_root, eta, sigma2)
+
+        return jax.tree.map(variance, self.mean_square_gradient)
 
 
 def scale_by_settled_variance(
-    make_state: Callable[..., SettledState],
-    formula: VarianceFormula,
+    make_state: type[SettledState],
     drift_scale: ScalarOrSchedule,
     stationary_variance: ScalarOrSchedule,
     *,
@@ -73,30 +78,30 @@ def scale_by_settled_variance(
 
     def init(params):
         require_real_weights(params)
-        count, dtype = jnp.zeros((), jnp.int32), scalar_dtype(params)
+        step, dtype = jnp.zeros((), jnp.int32), scalar_dtype(params)
         return make_state(
-            count=count,
+            step=step,
             first_moment=zeros_at_least_float32(params),
             mean_square_gradient=zeros_at_least_float32(params),
             debias=jnp.ones((), dtype),
             eps_root=jnp.asarray(eps_root, dtype),
-            drift_scale=value_at(drift_scale, count, dtype),
-            stationary_variance=value_at(stationary_variance, count, dtype),
+            drift_scale=value_at(drift_scale, step, dtype),
+            stationary_variance=value_at(stationary_variance, step, dtype),
         )
 
     def update(updates, state, params=None):
         del params
         dtype = state.drift_scale.dtype
-        count = next_count(state.count)
+        step = next_step(state.step)
         eta, sigma2, debias, first_debias = once_per_step(
-            value_at(drift_scale, state.count, dtype),
-            value_at(stationary_variance, state.count, dtype),
-            debias_factor(b2, count, dtype),
-            debias_factor(b1, count, dtype),
+            value_at(drift_scale, state.step, dtype),
+            value_at(stationary_variance, state.step, dtype),
+            debias_factor(b2, step, dtype),
+            debias_factor(b1, step, dtype),
         )
         squares = jax.tree.map(lambda g: jnp.square(at_least_float32(g)), updates)
         state = make_state(
-            count=count,
+            step=step,
             first_moment=running_mean(b1, state.first_moment, updates),
             mean_square_gradient=running_mean(b2, state.mean_square_gradient, squares),
             debias=debias,
@@ -105,13 +110,13 @@ def scale_by_settled_variance(
             stationary_variance=sigma2,
         )
 
-        def step(variance, moment, gradient):
+        def scaled(variance, moment, gradient):
             # Infinite where nothing was ever observed and nothing is known beforehand:
             # no gradient, no step.
             gain = jnp.where(jnp.isinf(variance), 0, variance)
             return (gain * (moment * first_debias.astype(moment.dtype))).astype(gradient.dtype)
 
-        variance = settled_variance(state, formula, sigma2)
-        return jax.tree.map(step, variance, state.first_moment, updates), state
+        variance = state.posterior_variance()
+        return jax.tree.map(scaled, variance, state.first_moment, updates), state
 
     return optax.GradientTransformation(init, update)

@@ -4,7 +4,6 @@ The decay of one step is always the shrink s, never 1 - s: in float32 `1 - 1e-8 
 added in the same sum as the optimizer's step.
 """
 
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from bayesfilt.checks import concrete_number, require_number, require_one_of
 from bayesfilt.custom_types import Params
-from bayesfilt.optimizers.moments import ScalarOrSchedule, next_count, value_at
+from bayesfilt.optimizers.moments import ScalarOrSchedule, next_step, value_at
 from bayesfilt.optimizers.units import at_least_float32, scalar_dtype
 from bayesfilt.theory import AdamWSettings, convention_shrink, decay_per_step
 
@@ -26,7 +25,7 @@ Mask = Any  # a tree of bools like the weights (True = decays), or a function th
 class DecayToZeroState(NamedTuple):
     """Carried by `decay_to_zero`."""
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]
     shrink: Float[Array, ""]  # of the last step
 
 
@@ -58,13 +57,13 @@ def decay_to_zero(
 
     def init(params):
         decays_tree(mask, params)
-        count = jnp.zeros((), jnp.int32)
-        return DecayToZeroState(count=count, shrink=value_at(shrink, count, scalar_dtype(params)))
+        step = jnp.zeros((), jnp.int32)
+        return DecayToZeroState(step=step, shrink=value_at(shrink, step, scalar_dtype(params)))
 
     def update(updates, state, params=None):
         if params is None:
             raise ValueError("weight decay needs the weights: call update(updates, state, params).")
-        s = value_at(shrink, state.count, state.shrink.dtype)
+        s = value_at(shrink, state.step, state.shrink.dtype)
 
         def decayed(decays, step, weight):
             wide = at_least_float32(weight)
@@ -75,7 +74,7 @@ def decay_to_zero(
             return step.astype(jnp.asarray(weight).dtype)
 
         updates = jax.tree.map(decayed, decays_tree(mask, params), updates, params)
-        return updates, DecayToZeroState(count=next_count(state.count), shrink=s)
+        return updates, DecayToZeroState(step=next_step(state.step), shrink=s)
 
     return optax.GradientTransformation(init, update)
 
@@ -107,7 +106,7 @@ def decays_tree(mask: Mask | None, params: Params) -> Params:
 
 def tied_shrink(
     drift_scale: ScalarOrSchedule, stationary_variance: ScalarOrSchedule
-) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+) -> optax.Schedule:
     """The transition's own shrink, eta^2/(2 sigma^2), at every step, to first order [OPT-6].
 
     Raises:
@@ -122,9 +121,9 @@ def tied_shrink(
                 f"{shrink:g}; pass weight_decay explicitly (exact: 1 - retention)."
             )
 
-    def shrink_at(count):
+    def shrink_at(step):
         dtype = jnp.result_type(float)
-        eta, sigma2 = (value_at(x, count, dtype) for x in (drift_scale, stationary_variance))
+        eta, sigma2 = (value_at(x, step, dtype) for x in (drift_scale, stationary_variance))
         # A schedule may take both to 0 together: nothing drifts, nothing shrinks.
         safe = jnp.where(sigma2 > 0, sigma2, 1)
         return jnp.where(sigma2 > 0, decay_per_step(eta, safe), 0)
@@ -133,17 +132,17 @@ def tied_shrink(
 
 
 def convention_schedule(
-    settings: AdamWSettings, schedule_factor: Callable[[Int[Array, ""]], Any], *, convention: str
-) -> Callable[[Int[Array, ""]], Float[Array, ""]]:
+    settings: AdamWSettings, schedule_factor: optax.Schedule, *, convention: str
+) -> optax.Schedule:
     """Per-step shrink under a schedule, in one of the three conventions [DICT-2].
 
     Args:
         settings: Learning rate and weight decay at schedule factor 1.
-        schedule_factor: Step count -> factor s on the learning rate.
+        schedule_factor: Step -> factor s on the learning rate.
         convention: "lr_scaled", "paper" or "filter".
     """
 
-    def shrink_at(count):
-        return convention_shrink(settings, schedule_factor(count), convention=convention)
+    def shrink_at(step):
+        return convention_shrink(settings, schedule_factor(step), convention=convention)
 
     return shrink_at

@@ -18,6 +18,7 @@ from bayesfilt.checks import (
     require_one_of,
     require_positive,
 )
+from bayesfilt.custom_types import Scalar
 from bayesfilt.optimizers.aliases import adabayes, adabayes_fixed_point, steady_state
 from bayesfilt.optimizers.moments import ScalarOrSchedule
 from bayesfilt.optimizers.parts import PartsOf, adam_parts, filter_parts
@@ -62,10 +63,10 @@ class Setting:
             return 1.0
         return optax.cosine_decay_schedule(1.0, self.num_steps)
 
-    def scheduled(self, value: float) -> ScalarOrSchedule:
+    def scheduled(self, value: Scalar) -> ScalarOrSchedule:
         """`value` times the schedule's factor."""
         factor = self.factor
-        return (lambda count: value * factor(count)) if callable(factor) else value
+        return (lambda step: value * factor(step)) if callable(factor) else value
 
 
 class NamedOptimizer(NamedTuple):
@@ -101,10 +102,10 @@ def _adam_large_eps(setting: Setting) -> NamedOptimizer:
 
 def _adam(setting: Setting, *, weight_decay: float, eps: float) -> NamedOptimizer:
     rate = setting.scheduled(setting.learning_rate)
-    memory = {"b1": setting.b1, "b2": setting.b2, "eps": eps}
+    b1, b2 = setting.b1, setting.b2
     return NamedOptimizer(
-        optimizer=optax.adamw(rate, weight_decay=weight_decay, **memory),
-        parts=adam_parts(rate, weight_decay, **memory),
+        optimizer=optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay),
+        parts=adam_parts(rate, weight_decay, b1=b1, b2=b2, eps=eps),
     )
 
 

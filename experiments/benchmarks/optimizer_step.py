@@ -49,7 +49,7 @@ def stepper(optimizer: optax.GradientTransformation, num_weights: int) -> Callab
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=int, default=16_000_000)
     parser.add_argument("--rounds", type=int, default=25)
     arguments = parser.parse_args()

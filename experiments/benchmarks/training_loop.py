@@ -53,7 +53,7 @@ def one_program(run: Callable, task: Task) -> Callable[[], object]:
 
 def main() -> None:
     """Print steps per second and both ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num-steps", type=int, default=2_000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64"])

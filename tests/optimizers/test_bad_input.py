@@ -158,7 +158,7 @@ def test_the_transformations_check_too(call):
 def test_a_state_without_a_filter_has_no_posterior_variance():
     refused(lambda: posterior_variance(()), "found 0")
     state = scale_by_kalman(1e-3, 1.0).init(WEIGHTS)
-    refused(lambda: effective_learning_rate(state), "sum_over_batch")
+    refused(lambda: effective_learning_rate(state), "SumOverBatchState")
     refused(lambda: posterior_variance((state, state)), "found 2")
 
 
