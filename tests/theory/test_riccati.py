@@ -10,6 +10,7 @@ from bayesfilt.theory import (
     fixed_point_variance,
     large_epsilon,
     predicted_variance,
+    process_deviation,
     process_variance,
     retention,
     static_variance,
@@ -84,6 +85,12 @@ def test_without_gradients_the_variance_of_a_random_walk_grows_by_the_drift():
     variance = drifted_variance(jnp.float64(0.0), 0.3, jnp.inf)
     assert float(variance) == pytest.approx(0.09, rel=1e-15)
     assert float(drifted_variance(variance, 0.3, jnp.inf)) == pytest.approx(0.18, rel=1e-15)
+
+
+@pytest.mark.equation("KF-3")
+def test_a_prior_of_no_width_leaves_no_variance_unless_nothing_drifts():
+    assert drifted_variance(jnp.float64(0.4), 0.1, 0.0) == 0
+    assert drifted_variance(jnp.float64(0.4), 0.0, 0.0) == 0.4
 
 
 @pytest.mark.equation("RIC-1", "FP-1")
@@ -237,3 +244,29 @@ def test_a_steady_state_is_kept_by_one_more_step():
         taken = prior - settled
         gained = process_variance(eta, sigma2) - (1 - kept) * settled
         np.testing.assert_allclose(taken, gained, rtol=1e-9, atol=1e-12 * float(prior.max()))
+
+
+@pytest.mark.equation("RIC-1", "FP-1")
+@pytest.mark.parametrize("sigma2", [1e-2, np.inf])
+def test_the_exact_root_is_the_fixed_point_of_a_precision_inflated_by_the_gain(sigma2):
+    eta = 1e-3
+    h = jnp.asarray(10.0 ** np.linspace(-2, 8, 40))
+    exact = steady_state_variance(h, eta, sigma2)
+    inflated = h / (1 - exact * h)
+    same = fixed_point_variance(inflated, process_deviation(eta, sigma2), sigma2)
+    np.testing.assert_allclose(same, exact, rtol=1e-12)
+    # Hence the error of the closed form is at most that of the loud limit, (1 - gain)^(-1/2),
+    # and that of the first-order drift, half the decay.
+    ratio = np.asarray(fixed_point_variance(h, eta, sigma2) / exact)
+    decay = 0.0 if np.isinf(sigma2) else eta**2 / (2 * sigma2)
+    assert np.all(ratio >= 1 - 1e-14)
+    assert np.all(ratio <= (1 - np.asarray(exact * h)) ** -0.5 * (1 + decay + 1e-12))
+
+
+@pytest.mark.equation("RIC-1", "FP-1")
+def test_where_the_drift_weighs_one_gradient_the_gain_is_the_golden_fraction_too():
+    eta = 1e-3
+    h = jnp.float64(eta**-2)
+    gain = float(steady_state_variance(h, eta, jnp.inf) * h)
+    assert gain == pytest.approx(0.6180339887498949, rel=1e-13)
+    assert float(fixed_point_variance(h, eta, jnp.inf) * h) == pytest.approx(1.0, rel=1e-13)
