@@ -29,7 +29,7 @@ _AS_JSON = "json_attributes"  # names of the attributes that are JSON strings in
 _NPZ_INDEX = "record.json"
 # netCDF and xarray use these themselves: an attribute of that name would change the values.
 _RESERVED = {_SCHEMA, _AS_JSON, "dtype", "coordinates", "scale_factor", "add_offset"}
-_RESERVED |= {"missing_value", "CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}
+_RESERVED |= {"_FillValue", "missing_value", "CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST"}
 
 
 class Variable(NamedTuple):
@@ -237,21 +237,18 @@ def _packing(item: Variable) -> dict[str, Any]:
     plain: dict[str, Any] = {"_FillValue": None}
     if item.values.dtype.kind == "U" or item.values.size < 2 or not item.dims:
         return plain
-    return {**plain, "zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
+    return {**plain, "zlib": True, "complevel": 4, "shuffle": True}  # and with a checksum
 
 
 def _from_netcdf(data: bytes) -> Record:
     import xarray
 
-    # Every decoding that guesses is off: "days" in `units` is no reason to make dates.
+    # "days" in `units` is no reason to make dates.
     tree = xarray.open_datatree(
         io.BytesIO(data),
         engine="h5netcdf",
         decode_times=False,
-        decode_timedelta=False,
-        decode_coords=False,
-        mask_and_scale=False,
-        phony_dims="sort",
+        phony_dims="sort",  # another program's HDF5 opens without a warning, and is refused below
     )
     with tree:
         attributes = _decode(tree.attrs)
@@ -261,7 +258,7 @@ def _from_netcdf(data: bytes) -> Record:
                 str(key): variable(
                     tuple(map(str, item.dims)), _words(item.values), **_decode(item.attrs)
                 )
-                for key, item in node.to_dataset(inherit=False).variables.items()
+                for key, item in node.to_dataset().variables.items()
             }
             for node in tree.subtree
             if node.is_leaf and not node.is_root

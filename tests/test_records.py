@@ -27,6 +27,7 @@ FREE = {
         ("run", "step"), np.array([[1.5, np.nan, np.inf], [1e-300, 0, -1]]), units="nat"
     ),
     "kept": variable("step", [True, False, True]),
+    "since": variable("step", [0.5, 1, 2], units="days since 2000-01-01"),
     "small": variable("step", np.arange(3, dtype=np.float32)),
     "diverged_at": variable((), -1),
     "nothing": variable(("none", "step"), np.zeros((0, 3))),
@@ -114,6 +115,12 @@ def test_any_array_and_any_setting_comes_back(tmp_path_factory, values, words, a
     assert_equal(packed, record)
 
 
+@pytest.mark.parametrize("word", ["", "a\0b", "a\0", "\ud800", "two\nlines", "[1]", "ü" * 70_000])
+def test_any_word_comes_back(tmp_path, kind, word):
+    write_record(Record(groups={}, attributes={"word": word}), tmp_path)
+    assert read_record(tmp_path).attributes == {"word": word}
+
+
 def test_sixteen_bit_floats_are_kept_as_float32(tmp_path, kind):
     half = variable("weight", jnp.array([1.0, -2.5], dtype=jnp.bfloat16))
     write_record(Record(groups={"free": {"w": half}}, attributes={}), tmp_path)
@@ -187,6 +194,18 @@ def test_a_damaged_file_is_named_and_never_gives_numbers(tmp_path, kind, fault):
         read_record(tmp_path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_fault_is_told_in_one_line_however_many_the_library_needs(tmp_path, kind, monkeypatch):
+    def fail(data):
+        raise OSError("bad block\nat 7\n")
+
+    path = write_record(BIG, tmp_path)
+    monkeypatch.setattr(records, "_from_netcdf", fail)
+    monkeypatch.setattr(records, "_from_npz", fail)
+    with pytest.raises(ValueError) as caught:
+        read_record(tmp_path)
+    assert str(caught.value) == f"{path} cannot be read as a record: bad block"
 
 
 def test_netcdf_and_npz_of_other_programs_are_refused(tmp_path):
