@@ -8,8 +8,6 @@ import contextlib
 import gzip
 import math
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -36,14 +34,15 @@ class LabelledImages(NamedTuple):
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn whatever goes wrong while `path` is read into one line that names it."""
+    """Turn whatever goes wrong while `path` is read and decoded into one line that names it."""
     try:
         yield
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist.") from None
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ValueError(f"{path} is damaged or cannot be read: {reason}.") from error
+    except Exception as error:  # decoders of foreign bytes raise nearly everything
+        reason = " ".join((getattr(error, "strerror", None) or str(error)).split())
+        fault = reason.rstrip(".") or type(error).__name__
+        raise ValueError(f"{path} is damaged or cannot be read: {fault}.") from error
 
 
 def read_idx(path: str | Path) -> Num[np.ndarray, "..."]:

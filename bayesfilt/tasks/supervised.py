@@ -20,7 +20,7 @@ from bayesfilt.tasks.networks import Network, network_for
 from bayesfilt.tasks.task import Batch, float_dtype, whole_batch_size
 
 # Held-out inputs are evaluated in pieces of this many, so that memory does not grow with them.
-_EXAMPLES_AT_ONCE = 1024
+_EXAMPLES_AT_ONCE = 512
 
 
 class Examples(NamedTuple):

@@ -10,6 +10,7 @@ one minibatch, h its precision, and w the weight the gradient is taken at.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -124,6 +125,7 @@ def tracking_task(
     )
 
 
+@functools.partial(jax.jit, static_argnames="num_steps")
 def _draw_path(
     key: PRNGKeyArray,
     drift_scale: Float[Array, " weights"],
