@@ -38,9 +38,9 @@ class _Measure(NamedTuple):
 
 MEASURES = (
     _Measure("cosine", "cosine", 1.0),
-    _Measure("relative_error", "relative error", 0.0),
-    _Measure("log_size_ratio", "log size ratio", 0.0),
-    _Measure("sign_agreement", "sign agreement", 1.0),
+    _Measure("relative_error", "relative\nerror", 0.0),
+    _Measure("log_size_ratio", "log size\nratio", 0.0),
+    _Measure("sign_agreement", "sign\nagreement", 1.0),
 )
 
 
@@ -66,7 +66,7 @@ def agreement_figure(group: Group, venue: str = "neurips") -> VenueFigure:
             columns=[plain(layer) for layer in layers],
             horizontal="step",
             least_width=1.0,
-            panel_height=0.88,
+            panel_height=0.82,
         )
         for (row, layer), axes in facets.panels.items():
             _draw_measure(axes, group, MEASURES[row], layer, followers)
@@ -120,11 +120,11 @@ def shares_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     )
     with venue_style(venue):
         columns = columns_that_fit(venue, len(followers), 1.4)
-        grid = Grid(venue, len(followers), columns, panel_height=1.25)
+        grid = Grid(venue, len(followers), columns, panel_height=1.15)
         for index, (axes, name) in enumerate(zip(grid.panels, followers, strict=True)):
             grid.title(axes, plain(name))
             step_axis(axes, steps)
-            axes.set_ylim(*_share_limits(share))
+            set_scale(axes, "y", [share, np.array([0.0, 1.0])], scale="linear")
             if not np.isfinite(share[index]).any():
                 say(axes, "not available")
                 continue
@@ -146,11 +146,3 @@ def shares_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         handles = [style_handle(part, PART_STYLES[part]) for part in parts]
         grid.place_legend(handles)
         return grid.figure
-
-
-def _share_limits(share: np.ndarray) -> tuple[float, float]:
-    """Vertical range of all panels: 0 to 1 and every finite share, with a margin."""
-    finite = share[np.isfinite(share)]
-    low, high = min(0.0, finite.min(initial=0.0)), max(1.0, finite.max(initial=1.0))
-    margin = 0.05 * (high - low)
-    return low - margin, high + margin

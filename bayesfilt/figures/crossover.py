@@ -87,7 +87,7 @@ def crossover_figure(group: Group, venue: str = "neurips", snapshot: int = -1) -
     x_values, y_values = _framed(rms, gain, eta, sigma2)
     with venue_style(venue):
         columns = columns_that_fit(venue, len(names), 1.45)
-        grid = Grid(venue, len(names), columns, panel_height=1.45)
+        grid = Grid(venue, len(names), columns, panel_height=1.3)
         has_zeros = False
         for index, (axes, name) in enumerate(zip(grid.panels, names, strict=True)):
             grid.title(axes, plain(name))

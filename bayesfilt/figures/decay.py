@@ -52,7 +52,7 @@ def decay_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     names, conventions = words(group, "optimizer"), words(group, "convention")
     with venue_style(venue):
         columns = columns_that_fit(venue, 3, 1.6)
-        grid = Grid(venue, 3, columns, panel_height=1.5)
+        grid = Grid(venue, 3, columns, panel_height=1.35)
         shrink, timescale, kept = grid.panels
         _draw_shrink(shrink, group, names, conventions)
         _draw_timescale(timescale, group, names)
@@ -106,10 +106,11 @@ def _draw_timescale(axes: Axes, group: Group, names: list[str]) -> None:
     axes.set_ylabel("EMA timescale (steps)")
     steps = numbers(group, "step", "step")
     step_axis(axes, steps)
-    if not is_available(group, "ema_timescale"):
-        say(axes, "not available")
-        return
     timescale = numbers(group, "ema_timescale", "optimizer", "step")
+    if not np.isfinite(timescale).any():
+        axes.set_yticks([])
+        say(axes, "infinite" if np.isinf(timescale).any() else "not available")
+        return
     set_scale(axes, "y", [timescale], decades=_DECADES)
     for index, name in enumerate(names):
         style = optimizer_style(name)
@@ -122,6 +123,7 @@ def _draw_kept(axes: Axes, group: Group, names: list[str]) -> None:
     axes.set_ylabel("decay kept in float32\n(realised / intended)", linespacing=0.95)
     axes.set_xlim(-0.7, len(names) - 0.3)
     if not is_available(group, "decay_kept"):
+        axes.set_yticks([])
         say(axes, "not available")
         return
     kept = numbers(group, "decay_kept", "optimizer")

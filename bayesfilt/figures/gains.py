@@ -51,7 +51,7 @@ def gains_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     filled = bins[np.nan_to_num(count[:, shown]).any(axis=(0, 1))]
     with venue_style(venue):
         columns = columns_that_fit(venue, len(shown), 1.45)
-        grid = Grid(venue, len(shown), columns, panel_height=1.25)
+        grid = Grid(venue, len(shown), columns, panel_height=1.1)
         for axes, snapshot in zip(grid.panels, shown, strict=True):
             grid.title(axes, f"step {steps[snapshot]:g}")
             set_scale(axes, "y", [count[:, shown], np.ones(1)], scale="log")
@@ -98,7 +98,7 @@ def regimes_figure(group: Group, venue: str = "neurips") -> VenueFigure:
             columns=[plain(layer) for layer in layers],
             horizontal="step",
             least_width=1.0,
-            panel_height=0.85,
+            panel_height=0.8,
         )
         for (row, layer), axes in facets.panels.items():
             step_axis(axes, steps)

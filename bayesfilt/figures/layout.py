@@ -18,6 +18,9 @@ from matplotlib.transforms import Bbox
 
 from bayesfilt.figures.style import VENUES, venue_style
 
+_LABEL_HEIGHT = 0.3  # inches at 8-point text for the horizontal label and its numbers
+_PAGE_HEIGHT = 8.0  # likewise, for panels: a page of text less legend and caption
+
 
 class VenueFigure(Figure):
     """A figure drawn in its venue's style even when it is drawn long after it was built.
@@ -52,7 +55,8 @@ class Grid:
         """Open `count` panels; `panel_height` in inches at 8-point text."""
         self.columns = columns
         rows = math.ceil(count / columns)
-        self.figure = VenueFigure(venue, height=rows * panel_height * VENUES[venue].scale)
+        height = (rows * panel_height + _LABEL_HEIGHT) * VENUES[venue].scale
+        self.figure = VenueFigure(venue, height=height)
         cells = list(self.figure.subplots(rows, columns, squeeze=False).ravel())
         first = columns - (rows * columns - count)
         self.panels: list[Axes] = cells[:first] + cells[columns:]
@@ -119,8 +123,8 @@ class Facets:
         """Open the table; `horizontal` labels the shared horizontal axis, inches at 8 points."""
         across = columns_that_fit(venue, len(columns), least_width)
         blocks = math.ceil(len(columns) / across)
-        height = blocks * len(rows) * panel_height * VENUES[venue].scale
-        self.figure = VenueFigure(venue, height=height)
+        height = min(blocks * len(rows) * panel_height, _PAGE_HEIGHT) + _LABEL_HEIGHT
+        self.figure = VenueFigure(venue, height=height * VENUES[venue].scale)
         cells = self.figure.subplots(blocks * len(rows), across, squeeze=False)
         self.panels: dict[tuple[int, int], Axes] = {}
         for (down, right), axes in np.ndenumerate(cells):
@@ -134,7 +138,7 @@ class Facets:
                 title = wrap(str(columns[column]), _letters(self.figure, across))
                 axes.set_title(title, linespacing=0.95)
             if right == 0:
-                axes.set_ylabel(rows[row])
+                axes.set_ylabel(rows[row], linespacing=0.95)
             else:
                 axes.tick_params(labelleft=False)
             axes.tick_params(labelbottom=row == len(rows) - 1)
@@ -166,6 +170,8 @@ def wrap(text: str, letters: int) -> str:
     """
     if re.search(r"(?<!\\)\$", text):
         return text
+    if "\n" in text:
+        return "\n".join(wrap(line, letters) for line in text.split("\n"))
     lines = [""]
     for piece in re.findall(r"[^-_/. ]*[-_/. ]|[^-_/. ]+", text):
         if lines[-1] and len(lines[-1]) + len(piece) > letters:

@@ -27,17 +27,21 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Pa
     if not name or Path(name).name != name:
         raise ValueError(f"save_figure needs a bare file name, got {name!r}.")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    png, pdf = (_save(figure, folder / f"{name}.{kind}", kind) for kind in ("png", "pdf"))
+    png = _save(figure, folder / f"{name}.png", "png")
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")  # the PDF keeps the places found for the PNG
+    try:
+        pdf = _save(figure, folder / f"{name}.pdf", "pdf")
+    finally:
+        figure.set_layout_engine(engine)
     return png, pdf
 
 
 def _save(figure: Figure, path: Path, kind: str) -> Path:
     """Write one file of the pair."""
-    write_atomically(
+    return write_atomically(
         path,
         lambda temporary: figure.savefig(
             temporary, format=kind, dpi=300, metadata=_METADATA[kind], bbox_inches=None
         ),
     )
-    return path

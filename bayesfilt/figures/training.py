@@ -83,7 +83,7 @@ def training_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     with venue_style(venue):
         shown = shown or [_QUANTITIES[0]]
         columns = columns_that_fit(venue, len(shown), 1.5)
-        grid = Grid(venue, len(shown), columns, panel_height=1.3)
+        grid = Grid(venue, len(shown), columns, panel_height=1.2)
         runs = words(group, "run")
         diverged_at = _diverged_at(group, runs)
         for axes, quantity in zip(grid.panels, shown, strict=True):
@@ -112,6 +112,7 @@ def _draw_quantity(
     step_axis(axes, steps)
     axes.set_ylabel(quantity.label, linespacing=0.9)
     if quantity.name not in group:
+        axes.set_yticks([])
         say(axes, "not available")
         return
     values = numbers(group, quantity.name, "run", "step")
@@ -132,7 +133,8 @@ def _draw_quantity(
             dashed=not quantity.is_noisy,
         )  # fmt: skip
         if diverged_at[run] >= 0:
-            _cross_the_end(axes, steps, values[run], style.color)
+            before = steps <= diverged_at[run]
+            _cross_the_end(axes, steps[before], values[run, before], style.color)
     if noise is not None:
         _draw_noise(axes, steps, noise, None if quantity.is_distance else values[0])
     if quantity.is_distance:
@@ -205,7 +207,7 @@ def _handles(group: Group, runs: Sequence[str], diverged_at: Sequence[int]) -> l
     handles: list[Artist] = []
     for index, (name, step) in enumerate(zip(runs, diverged_at, strict=True)):
         text = plain(name) + (" (leader)" if index == 0 else "")
-        text += f" (× diverged at {step})" if step >= 0 else ""
+        text += f"\n× diverged at step {step}" if step >= 0 else ""
         width = 1.5 if index == 0 else 1.0
         handles.append(style_handle(text, optimizer_style(name), width=width))
     if any(each.noise and is_available(group, each.noise) for each in _QUANTITIES):

@@ -71,7 +71,7 @@ def validity_figure(group: Group, venue: str = "neurips") -> VenueFigure:
             columns=[rf"$\eta^2/2\sigma^2$ = {power_of_ten(ratios[each])}" for each in shown],
             horizontal=r"$\eta\,\sqrt{v}$",
             least_width=1.15,
-            panel_height=1.4,
+            panel_height=1.3,
         )
         for (row, column), axes in facets.panels.items():
             set_scale(axes, "x", [loudness])

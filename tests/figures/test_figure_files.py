@@ -1,0 +1,96 @@
+"""The files: PNG and PDF, whole or absent, equal bytes for equal data, fonts inside."""
+
+import re
+import zlib
+
+import pytest
+from matplotlib.image import imread
+
+from bayesfilt.figures import FIGURES, draw_all, save_figure, shares_figure
+from bayesfilt.records import Record
+from tests.figures import synthetic
+
+
+@pytest.fixture
+def figure():
+    return shares_figure(synthetic.shadow_group(num_records=5), "icml")
+
+
+def test_a_figure_becomes_a_png_and_a_pdf(figure, tmp_path):
+    folder = tmp_path / "new" / "figures"
+    paths = save_figure(figure, folder, "shares")
+    assert paths == (folder / "shares.png", folder / "shares.pdf")
+    assert sorted(folder.iterdir()) == sorted(paths)  # and nothing temporary
+    height, width, _ = imread(paths[0]).shape
+    assert width == 3.25 * 300
+    assert height == pytest.approx(figure.get_size_inches()[1] * 300, abs=1)
+
+
+def test_equal_data_give_equal_bytes(figure, tmp_path):
+    again = shares_figure(synthetic.shadow_group(num_records=5), "icml")
+    for one, other in zip(
+        save_figure(figure, tmp_path, "one"), save_figure(again, tmp_path, "other"), strict=True
+    ):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_pdf_embeds_its_fonts_as_truetype(figure, tmp_path):
+    _, pdf = save_figure(figure, tmp_path, "one")
+    content = pdf.read_bytes()
+    # Font dictionaries may lie in compressed streams.
+    for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL):
+        try:
+            content += zlib.decompress(stream)
+        except zlib.error:
+            continue
+    assert b"/Subtype /Type3" not in content
+    assert b"STIXGeneral" in content
+    assert b"/FontFile2" in content
+    assert not re.search(rb"CreationDate|Matplotlib", content)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(figure, tmp_path, monkeypatch):
+    (tmp_path / "one.png").write_bytes(b"old")
+
+    def full_disk(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(figure), "savefig", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_figure(figure, tmp_path, "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
+    assert (tmp_path / "one.png").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("name", ["", "../one", "a/b", "."])
+def test_a_name_that_leaves_the_folder_is_refused(figure, tmp_path, name):
+    with pytest.raises(ValueError, match="bare file name"):
+        save_figure(figure, tmp_path, name)
+
+
+def test_draw_all_draws_every_group_and_puts_the_task_in_front(tmp_path):
+    groups = {
+        "digits-mlp/shadow": synthetic.shadow_group(num_records=3),
+        "digits-cnn/decay": synthetic.decay_group(num_records=3),
+        "validity": synthetic.validity_group(num_points=5),
+        "unknown": {},
+    }
+    paths = draw_all(Record(groups=groups, attributes={}), tmp_path, venue="icml")
+    stems = ["digits-mlp-agreement", "digits-mlp-shares", "digits-cnn-decay", "validity"]
+    assert [path.name for path in paths] == [
+        f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf")
+    ]
+    assert all(path.stat().st_size > 1_000 for path in paths)
+
+
+def test_every_group_of_the_record_has_a_figure():
+    assert {drawing.group for drawing in FIGURES.values()} == set(synthetic.record().groups)
+    assert len(FIGURES) >= 5
+
+
+def test_a_record_that_cannot_be_drawn_says_what_is_missing(tmp_path):
+    with pytest.raises(ValueError, match=r"one of decay, free, gains, .*; it has sweep"):
+        draw_all(Record(groups={"sweep": {}}, attributes={}), tmp_path)
+    with pytest.raises(ValueError, match="venue"):
+        draw_all(synthetic.record(), tmp_path, venue="nips")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,131 @@
+"""The page: as wide as the venue's column, no text cut or overprinted, no legend over data."""
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from bayesfilt.figures import FIGURES, VENUES
+from bayesfilt.figures.layout import columns_that_fit, spread, wrap
+from bayesfilt.figures.panels import power_of_ten, set_scale
+from bayesfilt.figures.style import venue_style
+from tests.figures import synthetic
+from tests.figures.looking import drawn_texts, legend_over_data, outside, overlapping
+
+GROUPS = {
+    "free": synthetic.free_group(),
+    "shadow": synthetic.shadow_group(num_records=21),
+    "gains": synthetic.gains_group(num_weights=300),
+    "decay": synthetic.decay_group(num_records=41),
+    "validity": synthetic.validity_group(num_points=31),
+}
+ODD_CASES = synthetic.odd_cases()
+PAGES = [venue for venue in VENUES if venue != "iclr"]  # as wide as neurips
+ODD = [
+    (case, name)
+    for case, (group, _) in ODD_CASES.items()
+    for name, drawing in FIGURES.items()
+    if drawing.group == group
+]
+
+
+def assert_fits_its_page(figure, venue):
+    texts = drawn_texts(figure)
+    assert len(texts) > 5
+    assert not outside(figure, texts)
+    assert not overlapping(texts)
+    assert not legend_over_data(figure)
+    with venue_style(venue):
+        tight = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert width == VENUES[venue].width
+    assert height < 9 * VENUES[venue].scale  # a page of text is about that high
+    assert tight.x0 > -0.01
+    assert tight.y0 > -0.01
+    assert tight.x1 < width + 0.01
+    assert tight.y1 < height + 0.01
+
+
+@pytest.mark.parametrize("venue", PAGES)
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_fits_every_venue(name, venue):
+    drawing = FIGURES[name]
+    assert_fits_its_page(drawing.draw(GROUPS[drawing.group], venue), venue)
+
+
+@pytest.mark.parametrize(("case", "name"), ODD)
+def test_odd_records_fit_the_narrowest_venue(case, name):
+    assert_fits_its_page(FIGURES[name].draw(ODD_CASES[case][1], "icml"), "icml")
+
+
+def test_neurips_and_iclr_are_one_page():
+    assert VENUES["neurips"] == VENUES["iclr"]
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([1.0, 100.0], "log"),
+        ([0.0, 1.0, 100.0], "log"),  # a zero is left out
+        ([1.0, 2.0], "linear"),
+        ([-1.0, 100.0], "linear"),
+        ([0.0, 0.0], "linear"),
+        ([np.nan, np.inf], "linear"),
+        ([], "linear"),
+    ],
+)
+def test_the_scale_follows_the_numbers(values, scale):
+    axes = Figure().subplots()
+    set_scale(axes, "y", [np.array(values)])
+    assert axes.get_yscale() == scale
+    finite = np.array(values)[np.isfinite(values)]
+    low, high = axes.get_ylim()
+    assert low < high
+    if scale == "log":
+        finite = finite[finite > 0]
+    assert np.all((finite >= low) & (finite <= high))
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0], [100.0], [3.0, 5.0], [0.99, 1.01], [2.0, 150.0], [1e-250, 1e250]]
+)
+def test_a_logarithmic_axis_shows_two_powers_of_ten(values):
+    axes = Figure().subplots()
+    set_scale(axes, "x", [np.array(values)], scale="log")
+    low, high = np.log10(axes.get_xlim())
+    assert np.floor(high + 1e-9) - np.ceil(low - 1e-9) >= 1
+
+
+def test_rounding_does_not_fill_a_linear_axis():
+    axes = Figure().subplots()
+    set_scale(axes, "y", [np.array([1 - 1e-16, 1.0])])
+    low, high = axes.get_ylim()
+    assert high - low > 0.1
+
+
+@pytest.mark.parametrize(
+    ("count", "venue", "columns"),
+    [(3, "neurips", 3), (4, "neurips", 2), (3, "icml", 2), (1, "icml", 1)],
+)
+def test_panels_are_spread_evenly_over_rows(count, venue, columns):
+    assert columns_that_fit(venue, count, least_width=1.5) == columns
+
+
+def test_a_spread_keeps_both_ends():
+    assert spread(3, 6) == [0, 1, 2]
+    assert spread(1, 6) == [0]
+    assert spread(11, 3) == [0, 5, 10]
+
+
+def test_long_names_are_cut_where_they_may_be():
+    assert wrap("adabayes_fixed_point", 12) == "adabayes_\nfixed_point"
+    assert wrap("abcdefgh", 3) == "abc\ndef\ngh"
+    assert wrap("short", 12) == "short"
+    assert wrap(r"limit $\eta/\sqrt{v}$", 4) == r"limit $\eta/\sqrt{v}$"
+    assert wrap("name\nin two lines", 20) == "name\nin two lines"
+
+
+def test_numbers_are_written_as_powers_of_ten():
+    assert power_of_ten(1e-4) == "$10^{-4}$"
+    assert power_of_ten(2.5e-4) == r"$2.5\times10^{-4}$"
+    assert power_of_ten(0.5) == "0.5"
+    assert power_of_ten(0.0) == "0"
