@@ -54,7 +54,7 @@ def decay_per_step(drift_scale: PerWeight, stationary_variance: PerWeight) -> Re
 def retention(drift_scale: PerWeight, stationary_variance: PerWeight) -> Result:
     """Fraction of the optimum kept over one step, a = exp(-η²/2σ²) [OU-2].
 
-    Exact for every η and σ². Below a decay of 1e-8 float32 rounds it to one: where the
+    Exact for every η and σ². Below a decay of 3e-8 float32 rounds it to one: where the
     difference matters, carry `exact_shrink`.
     """
     return jnp.exp(-decay_per_step(drift_scale, stationary_variance))

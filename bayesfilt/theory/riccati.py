@@ -133,10 +133,34 @@ def fixed_point_variance(
     """
     pinned = stationary_variance == 0
     half = 0.5 * (drift_scale / jnp.where(pinned, 1.0, stationary_variance))
-    square = jnp.square(half) + mean_square_gradient
-    silent = square == 0
-    precision = half + jnp.sqrt(jnp.where(silent, 1.0, square))
-    return jnp.where(silent | pinned, stationary_variance, drift_scale / precision)
+    silent = jnp.square(half) + mean_square_gradient == 0
+    seen = jnp.where(silent, 1.0, mean_square_gradient)
+    settled = fixed_point_from_epsilon(seen, drift_scale, half)
+    return jnp.where(silent | pinned, stationary_variance, settled)
+
+
+def fixed_point_from_epsilon(
+    mean_square_gradient: PerWeight, drift_scale: PerWeight, half_epsilon: PerWeight
+) -> Result:
+    """The fixed point's core, η/(e/2 + √(e²/4 + g²)), for an e worked out once [FP-1].
+
+    For loops over many weights: nothing in it but what differs from weight to weight. It has no
+    edge cases, so e/2 and g² must not both be 0.
+    """
+    return drift_scale / (half_epsilon + jnp.sqrt(jnp.square(half_epsilon) + mean_square_gradient))
+
+
+def steady_state_from_scalars(
+    precision: PerWeight, prior_precision: PerWeight, stiffness: PerWeight
+) -> Result:
+    """The exact root's core, 2/(c + √(c² + k h)), c = h + 1/σ², k = 4a²/q [RIC-1].
+
+    For loops over many weights, with 1/σ² and k worked out once. It has no edge cases: h and 1/σ²
+    must not both be 0, and c² must stay within range (in float32, h below 1e19), beyond which it
+    is 0 where `steady_state_variance` is 1/h.
+    """
+    certainty = precision + prior_precision
+    return 2 / (certainty + jnp.sqrt(jnp.square(certainty) + stiffness * precision))
 
 
 def large_epsilon(drift_scale: PerWeight, stationary_variance: PerWeight) -> Result:

@@ -176,9 +176,10 @@ def test_a_bad_transition_is_refused_too(numbers, message):
 def test_an_unknown_convention_is_answered_with_the_known_ones():
     known = "lr_scaled, paper, filter; got 'lr-scaled'. Did you mean 'lr_scaled'?"
     settings = AdamWSettings(learning_rate=1e-3, weight_decay=0.1)
+    drift = OrnsteinUhlenbeck(drift_scale=0.1, stationary_variance=1.0)
     for ask in (
         lambda: transition_from_adamw(1e-3, 0.1, convention="lr-scaled"),
-        lambda: adamw_from_transition(OrnsteinUhlenbeck(0.1, 1.0), convention="lr-scaled"),
+        lambda: adamw_from_transition(drift, convention="lr-scaled"),
         lambda: convention_shrink(settings, 1.0, convention="lr-scaled"),
     ):
         with pytest.raises(ValueError) as refusal:
