@@ -39,9 +39,11 @@ def once_per_step(*scalars: Array) -> tuple[Array, ...]:
 def running_mean(decay: Scalar, old: Params, new: Params) -> Params:
     """Blend leaf by leaf, decay * old + (1 - decay) * new, in the old leaf's dtype [OPT-1]."""
 
+    fresh = 1 - decay
+
     def blend(before, value):
-        weight = jnp.asarray(decay, before.dtype)
-        return weight * before + (1 - weight) * value.astype(before.dtype)
+        kind = before.dtype
+        return jnp.asarray(decay, kind) * before + jnp.asarray(fresh, kind) * value.astype(kind)
 
     return jax.tree.map(blend, old, new)
 

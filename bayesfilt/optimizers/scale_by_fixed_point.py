@@ -1,11 +1,12 @@
 """The fixed point of the filter as a gradient transformation: AdaBayes-FP without its decay."""
 
+import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from bayesfilt.optimizers.moments import ScalarOrSchedule
-from bayesfilt.optimizers.settled import SettledState, scale_by_settled_variance
-from bayesfilt.theory import fixed_point_variance
+from bayesfilt.optimizers.settled import SettledState, StepFormula, scale_by_settled_variance
+from bayesfilt.theory import fixed_point_from_epsilon, fixed_point_variance, large_epsilon
 
 
 class ScaleByFixedPointState(SettledState):
@@ -14,7 +15,7 @@ class ScaleByFixedPointState(SettledState):
     def formula(
         self, mean_square_gradient: Array, drift_scale: Array, stationary_variance: Array
     ) -> Array:
-        """Variance as a function of the debiased mean-square gradient."""
+        """Variance as a function of the debiased mean-square gradient, edges included."""
         return fixed_point_variance(mean_square_gradient, drift_scale, stationary_variance)
 
 
@@ -47,9 +48,18 @@ def scale_by_fixed_point(
     """
     return scale_by_settled_variance(
         ScaleByFixedPointState,
+        StepFormula(once=rate_and_half_epsilon, per_weight=fixed_point_from_epsilon),
         drift_scale,
         stationary_variance,
         b1=b1,
         b2=b2,
         eps_root=eps_root,
     )
+
+
+def rate_and_half_epsilon(
+    eta: Float[Array, ""], sigma2: Float[Array, ""]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The fixed point's scalars: eta, and half of eta/sigma^2 (infinite once sigma^2 is 0)."""
+    drifts = sigma2 > 0
+    return eta, jnp.where(drifts, 0.5 * large_epsilon(eta, jnp.where(drifts, sigma2, 1)), jnp.inf)

@@ -1,11 +1,17 @@
 """The exact steady state of the filter as a gradient transformation."""
 
+import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from bayesfilt.optimizers.moments import ScalarOrSchedule
-from bayesfilt.optimizers.settled import SettledState, scale_by_settled_variance
-from bayesfilt.theory import steady_state_variance
+from bayesfilt.optimizers.settled import SettledState, StepFormula, scale_by_settled_variance
+from bayesfilt.theory import (
+    process_variance,
+    retention,
+    steady_state_from_scalars,
+    steady_state_variance,
+)
 
 
 class ScaleBySteadyStateState(SettledState):
@@ -14,7 +20,7 @@ class ScaleBySteadyStateState(SettledState):
     def formula(
         self, mean_square_gradient: Array, drift_scale: Array, stationary_variance: Array
     ) -> Array:
-        """Variance as a function of the debiased mean-square gradient."""
+        """Variance as a function of the debiased mean-square gradient, edges included."""
         return steady_state_variance(mean_square_gradient, drift_scale, stationary_variance)
 
 
@@ -46,9 +52,22 @@ def scale_by_steady_state(
     """
     return scale_by_settled_variance(
         ScaleBySteadyStateState,
+        StepFormula(once=prior_precision_and_stiffness, per_weight=steady_state_from_scalars),
         drift_scale,
         stationary_variance,
         b1=b1,
         b2=b2,
         eps_root=eps_root,
     )
+
+
+def prior_precision_and_stiffness(
+    eta: Float[Array, ""], sigma2: Float[Array, ""]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The steady state's scalars: 1/sigma^2, and 4 a^2/q (infinite once nothing drifts)."""
+    drifts = sigma2 > 0
+    safe = jnp.where(drifts, sigma2, 1)
+    growth = process_variance(eta, safe)
+    moves = drifts & (growth > 0)
+    stiffness = 4 * jnp.square(retention(eta, safe)) / jnp.where(moves, growth, 1)
+    return jnp.where(drifts, 1 / safe, jnp.inf), jnp.where(moves, stiffness, jnp.inf)

@@ -4,6 +4,7 @@ The fixed point and the exact steady state differ in one line, the formula; ever
 around it is here.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from bayesfilt.checks import require_fraction, require_non_negative, require_positive
-from bayesfilt.custom_types import Params
+from bayesfilt.custom_types import Params, Scalar
 from bayesfilt.optimizers.moments import (
     ScalarOrSchedule,
     debias_factor,
@@ -39,7 +40,7 @@ class SettledState(NamedTuple):
     def formula(
         self, mean_square_gradient: Array, drift_scale: Array, stationary_variance: Array
     ) -> Array:
-        """Variance as a function of the debiased mean-square gradient."""
+        """Variance as a function of the debiased mean-square gradient, edges included."""
         raise TypeError("SettledState is a base: its subclasses bring the formula.")
 
     def posterior_variance(self) -> Params:
@@ -59,8 +60,16 @@ class SettledState(NamedTuple):
         return jax.tree.map(variance, self.mean_square_gradient)
 
 
+class StepFormula(NamedTuple):
+    """The same formula split for the pass over the weights, where every operation counts."""
+
+    once: Callable[[Array, Array], tuple[Array, ...]]  # (eta, sigma^2) -> the step's scalars
+    per_weight: Callable[..., Array]  # (mean square > 0, *scalars) -> variance
+
+
 def scale_by_settled_variance(
     make_state: type[SettledState],
+    formula: StepFormula,
     drift_scale: ScalarOrSchedule,
     stationary_variance: ScalarOrSchedule,
     *,
@@ -93,30 +102,46 @@ def scale_by_settled_variance(
         del params
         dtype = state.drift_scale.dtype
         step = next_step(state.step)
-        eta, sigma2, debias, first_debias = once_per_step(
-            value_at(drift_scale, state.step, dtype),
-            value_at(stationary_variance, state.step, dtype),
+        eta = value_at(drift_scale, state.step, dtype)
+        sigma2 = value_at(stationary_variance, state.step, dtype)
+        debias, first_debias, floor, *scalars = once_per_step(
             debias_factor(b2, step, dtype),
             debias_factor(b1, step, dtype),
+            smallest_square(eps_root, updates, dtype),
+            *formula.once(eta, sigma2),
         )
         squares = jax.tree.map(lambda g: jnp.square(at_least_float32(g)), updates)
-        state = make_state(
+        first_moment = running_mean(b1, state.first_moment, updates)
+        mean_square = running_mean(b2, state.mean_square_gradient, squares)
+
+        def scaled(square, moment, gradient):
+            def like(scalar):
+                return scalar.astype(square.dtype)
+
+            variance = formula.per_weight(square * like(debias) + like(floor), *map(like, scalars))
+            return (variance * (moment * like(first_debias))).astype(gradient.dtype)
+
+        scaled_updates = jax.tree.map(scaled, mean_square, first_moment, updates)
+        return scaled_updates, make_state(
             step=step,
-            first_moment=running_mean(b1, state.first_moment, updates),
-            mean_square_gradient=running_mean(b2, state.mean_square_gradient, squares),
+            first_moment=first_moment,
+            mean_square_gradient=mean_square,
             debias=debias,
             eps_root=jnp.asarray(eps_root, dtype),
             drift_scale=eta,
             stationary_variance=sigma2,
         )
 
-        def scaled(variance, moment, gradient):
-            # Infinite where nothing was ever observed and nothing is known beforehand:
-            # no gradient, no step.
-            gain = jnp.where(jnp.isinf(variance), 0, variance)
-            return (gain * (moment * first_debias.astype(moment.dtype))).astype(gradient.dtype)
-
-        variance = state.posterior_variance()
-        return jax.tree.map(scaled, variance, state.first_moment, updates), state
-
     return optax.GradientTransformation(init, update)
+
+
+def smallest_square(eps_root: Scalar, updates: Params, dtype: jnp.dtype) -> Float[Array, ""]:
+    """What is added to the mean square: eps_root, and the least that keeps it above zero.
+
+    A weight without any gradient and without a prior has an infinite variance and a momentum of
+    zero. With its square at the smallest normal number its step is 0, not NaN, and a gradient
+    whose square has vanished in its type moves its weight no further than the drift scale.
+    """
+    widths = (at_least_float32(leaf).dtype for leaf in jax.tree.leaves(updates))
+    tiny = max((float(jnp.finfo(width).tiny) for width in widths), default=0.0)
+    return jnp.asarray(eps_root, dtype) + tiny

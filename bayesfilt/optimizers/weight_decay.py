@@ -143,6 +143,7 @@ def convention_schedule(
     """
 
     def shrink_at(step):
-        return convention_shrink(settings, schedule_factor(step), convention=convention)
+        factor = jnp.asarray(schedule_factor(step))
+        return convention_shrink(settings, factor, convention=convention)
 
     return shrink_at
