@@ -13,7 +13,7 @@ from functools import partial
 import jax
 import optax
 
-from bayesfilt.compare import agreement_measures
+from bayesfilt.compare import update_agreement
 from bayesfilt.optimizers import Setting, named_optimizer
 from bayesfilt.simulate import shadow, simulate
 from bayesfilt.tasks import Task, make_task
@@ -72,7 +72,7 @@ def main() -> None:
         followers=followers,
         num_steps=steps,
         record_every=10,
-        measures=agreement_measures(),
+        measures={"agreement": update_agreement},
     )
     times = interleaved(
         {
