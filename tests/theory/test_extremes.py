@@ -106,6 +106,8 @@ SOME = {
     "variance_step": (0.7, 3.0, 0.3, 2.0),
     "steady_state_variance": (3.0, 0.3, 2.0),
     "fixed_point_variance": (3.0, 0.3, 2.0),
+    "fixed_point_from_epsilon": (3.0, 0.3, 0.075),
+    "steady_state_from_scalars": (3.0, 0.5, 40.0),
     "large_epsilon": (0.3, 2.0),
     "transient_from_zero": (2.5, 3.0, 0.3),
     "transient_from_infinity": (2.5, 3.0, 0.3),

@@ -7,6 +7,7 @@ import pytest
 from bayesfilt.theory import (
     conditioned_variance,
     drifted_variance,
+    fixed_point_from_epsilon,
     fixed_point_variance,
     large_epsilon,
     predicted_variance,
@@ -14,6 +15,7 @@ from bayesfilt.theory import (
     process_variance,
     retention,
     static_variance,
+    steady_state_from_scalars,
     steady_state_variance,
     variance_memory,
     variance_step,
@@ -121,6 +123,17 @@ def test_the_stable_form_is_the_printed_one(world):
     assert float(ours) == pytest.approx(
         1 / ((1 / (2 * sigma2)) * (1 + np.sqrt(1 + 4 * sigma2**2 * g2 / eta**2))), rel=1e-14
     )
+
+
+@pytest.mark.equation("FP-1", "RIC-1")
+@pytest.mark.parametrize("sigma2", [1e-2, np.inf])
+def test_the_cores_for_loops_are_the_formulas_away_from_their_edges(sigma2):
+    h, eta = jnp.asarray(10.0 ** np.linspace(-8, 12, 81)), 1e-3
+    closed = fixed_point_from_epsilon(h, eta, 0.5 * eta / sigma2)
+    np.testing.assert_allclose(closed, fixed_point_variance(h, eta, sigma2), rtol=1e-14)
+    stiffness = 4 * retention(eta, sigma2) ** 2 / process_variance(eta, sigma2)
+    exact = steady_state_from_scalars(h, 1 / sigma2, stiffness)
+    np.testing.assert_allclose(exact, steady_state_variance(h, eta, sigma2), rtol=1e-14)
 
 
 @pytest.mark.equation("FP-1", "RIC-1")
