@@ -171,9 +171,10 @@ def predicted_variance(
 ) -> Float[Array, " *dims"]:
     """Variance of the optimum one step later, v + (q - (1 - a²) v) [KF-3].
 
-    `theory.drifted_variance` with its scalars worked out once for all leaves and steps. Not
-    a² v + q: in float32 a² keeps few digits of a slow drift, and a weight without gradients
-    would settle away from its stationary variance.
+    `theory.drifted_variance` with its scalars worked out once for all leaves and steps. What
+    is added and what is lost meet before they meet v, so that in float32 too a belief at the
+    stationary variance rests there, however slow the drift; a² v + q leaves that to rounding.
+    Forgetting a variance far above the stationary one in a single step costs those digits.
 
     Args:
         variance: v of the conditioned belief; weight².

@@ -172,7 +172,7 @@ def _one_step(stream: GradientStream) -> GradientStream:
 
 def _checked(owner: str, stream: GradientStream) -> GradientStream:
     """Return the stream as JAX arrays; refuse one that does not agree with itself."""
-    stream = jax.tree.map(jnp.asarray, stream)
+    stream = jax.tree.map(_as_array, stream)
     if stream.valid.ndim != 1 or stream.valid.dtype != jnp.bool_:
         raise ValueError(
             f"{owner} needs valid to be one boolean per step, "
@@ -190,7 +190,7 @@ def _checked(owner: str, stream: GradientStream) -> GradientStream:
                 raise ValueError(f"{owner} needs a floating {name}, got {leaf.dtype}.")
     if _is_concrete(stream):
         for leaf in jax.tree.leaves(stream.precision):
-            with jax.ensure_compile_time_eval():  # the checks are done now, inside jit too
+            with jax.ensure_compile_time_eval():
                 lowest = float(_lowest(leaf, stream.valid))
             if lowest < 0:
                 raise ValueError(f"{owner} needs precision >= 0, got {lowest:g}.")
@@ -253,6 +253,14 @@ def _is_square_wherever_seen(stream: GradientStream) -> Array:
 def _beside(valid: Array, leaf: Array) -> Array:
     """`valid` with as many axes as a leaf of the stream."""
     return valid.reshape(valid.shape + (1,) * (leaf.ndim - 1))
+
+
+def _as_array(leaf: Any) -> Array:
+    """JAX array of a leaf, now: inside jit, `asarray` would hide a known number from checks."""
+    if isinstance(leaf, Tracer):
+        return leaf
+    with jax.ensure_compile_time_eval():
+        return jnp.asarray(leaf)
 
 
 def _is_concrete(tree: Any) -> bool:

@@ -167,9 +167,10 @@ def given(world, dtype=np.float64):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_square_passed_off_as_a_curvature_is_caught(world, dtype):
     made = world(10, missing=0.3, precision_scale=1e-3)
-    gradient = made.stream.gradient.astype(dtype)
-    gradient[3, 1] = 1e-30  # its square is lost in float32
-    square = jnp.asarray(gradient) ** 2
+    gradient = made.stream.gradient.copy()
+    gradient[3, 1] = 1e-20  # its square is below float32's normal numbers
+    square = (gradient**2).astype(dtype)  # squared before it was rounded
+    gradient = gradient.astype(dtype)
     precision = np.where(made.stream.valid[:, None], square, np.nan)
     stream = made.stream._replace(
         gradient=gradient, precision=precision, taken_at=made.stream.taken_at.astype(dtype)
