@@ -101,7 +101,7 @@ ARRAYS = arrays.arrays(
     words=st.lists(WORDS, max_size=3),
     attributes=st.dictionaries(NAMES.filter(lambda name: name != "dtype"), SETTINGS, max_size=3),
 )
-@hypothesis.settings(max_examples=150)
+@hypothesis.settings(max_examples=60)
 def test_any_array_and_any_setting_comes_back(tmp_path_factory, values, words, attributes):
     group = {
         f"x{key}": variable(tuple(f"{key}{n}" for n in range(array.ndim)), array, **attributes)
