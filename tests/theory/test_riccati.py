@@ -130,7 +130,8 @@ def test_the_stable_form_is_the_printed_one(world):
 def test_the_cores_for_loops_are_the_formulas_away_from_their_edges(sigma2):
     h, eta = jnp.asarray(10.0 ** np.linspace(-8, 12, 81)), 1e-3
     closed = fixed_point_from_epsilon(h, eta, 0.5 * eta / sigma2)
-    np.testing.assert_allclose(closed, fixed_point_variance(h, eta, sigma2), rtol=1e-14)
+    printed = 1 / (0.5 / sigma2 + np.sqrt(0.25 / sigma2**2 + np.asarray(h) / eta**2))
+    np.testing.assert_allclose(closed, printed, rtol=1e-14)
     stiffness = 4 * retention(eta, sigma2) ** 2 / process_variance(eta, sigma2)
     exact = steady_state_from_scalars(h, 1 / sigma2, stiffness)
     np.testing.assert_allclose(exact, steady_state_variance(h, eta, sigma2), rtol=1e-14)
