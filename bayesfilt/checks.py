@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 
 def concrete_number(value: Any) -> float | None:
     """The number behind `value`, or None where it is traced, a schedule or not a scalar."""
-    if isinstance(value, jax.core.Tracer) or callable(value):
+    if isinstance(value, Tracer) or callable(value):
         return None
     array = np.asarray(value)
     return float(array) if array.ndim == 0 and array.dtype.kind in "biuf" else None
@@ -24,7 +24,7 @@ def concrete_number(value: Any) -> float | None:
 
 def require_number(owner: str, name: str, value: Any) -> None:
     """Refuse what is neither a real number, nor traced, nor a schedule."""
-    if isinstance(value, jax.core.Tracer) or callable(value):
+    if isinstance(value, Tracer) or callable(value):
         return
     if value is None or np.asarray(value).dtype.kind not in "iuf":
         raise ValueError(f"{owner} needs a real number for {name}, got {name}={value!r}.")

@@ -21,7 +21,7 @@ from bayesfilt.theory.ornstein_uhlenbeck import (
     exact_shrink,
     process_variance,
 )
-from bayesfilt.theory.riccati import conditioned_variance
+from bayesfilt.theory.riccati import conditioned_variance, relaxed_variance
 
 # One number for all weights, or an array that broadcasts against every leaf of them.
 PerWeight = float | Float[Array, " *#dims"]
@@ -147,7 +147,7 @@ def predicted_belief(transition: OrnsteinUhlenbeck, belief: Belief) -> Belief:
         return predicted_mean(mean, _like(mean, shrink))
 
     def predict_variance(variance: Array) -> Array:
-        return predicted_variance(variance, _like(variance, growth), _like(variance, rate))
+        return relaxed_variance(variance, _like(variance, growth), _like(variance, rate))
 
     return Belief(
         mean=jax.tree.map(predict_mean, belief.mean),
@@ -164,24 +164,6 @@ def predicted_mean(mean: Float[Array, " *dims"], shrink: PerWeight) -> Float[Arr
             from the retention: in float32 that loses a shrink below 6e-8 altogether.
     """
     return mean - shrink * mean
-
-
-def predicted_variance(
-    variance: Float[Array, " *dims"], growth: PerWeight, rate: PerWeight
-) -> Float[Array, " *dims"]:
-    """Variance of the optimum one step later, v + (q - (1 - a²) v) [KF-3].
-
-    `theory.drifted_variance` with its scalars worked out once for all leaves and steps. What
-    is added and what is lost meet before they meet v, so that in float32 too a belief at the
-    stationary variance rests there, however slow the drift; a² v + q leaves that to rounding.
-    Forgetting a variance far above the stationary one in a single step costs those digits.
-
-    Args:
-        variance: v of the conditioned belief; weight².
-        growth: q, `theory.process_variance`; weight².
-        rate: 1 - a² = q/σ², in [0, 1]; 0 for a random walk.
-    """
-    return variance + (growth - rate * variance)
 
 
 def conditioned_mean(

@@ -38,7 +38,6 @@ def once_per_step(*scalars: Array) -> tuple[Array, ...]:
 
 def running_mean(decay: Scalar, old: Params, new: Params) -> Params:
     """Blend leaf by leaf, decay * old + (1 - decay) * new, in the old leaf's dtype [OPT-1]."""
-
     fresh = 1 - decay
 
     def blend(before, value):

@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, Int
 
 from bayesfilt.checks import require_fraction, require_positive
 from bayesfilt.custom_types import Params
-from bayesfilt.filters.diagonal import predicted_variance
 from bayesfilt.optimizers.moments import (
     ScalarOrSchedule,
     debias_factor,
@@ -20,7 +19,7 @@ from bayesfilt.optimizers.moments import (
     zeros_at_least_float32,
 )
 from bayesfilt.optimizers.units import require_real_weights, scalar_dtype
-from bayesfilt.theory import conditioned_variance, process_variance
+from bayesfilt.theory import conditioned_variance, process_variance, relaxed_variance
 
 
 class ScaleByKalmanState(NamedTuple):
@@ -92,7 +91,7 @@ def scale_by_kalman(
         )
 
         def filtered(variance, gradient):
-            predicted = predicted_variance(
+            predicted = relaxed_variance(
                 variance, growth.astype(variance.dtype), rate.astype(variance.dtype)
             )
             return conditioned_variance(predicted, jnp.square(gradient.astype(variance.dtype)))

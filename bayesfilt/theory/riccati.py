@@ -33,16 +33,30 @@ def predicted_variance(
 def drifted_variance(
     variance: PerWeight, drift_scale: PerWeight, stationary_variance: PerWeight
 ) -> Result:
-    """Variance after one exact step of drift, a²v + q = v + q(1 - v/σ²) [KF-3].
+    """Variance after one exact step of drift, a²v + q = v + (q - (1 - a²) v) [KF-3].
 
     The second form moves v towards σ² and holds it there for ever, in any precision; for a
     random walk it adds η² per step without end. Units of a weight squared.
     """
     pinned = stationary_variance == 0
-    filled = variance / jnp.where(pinned, 1.0, stationary_variance)
     growth = drift.process_variance(drift_scale, stationary_variance)
+    rate = growth / jnp.where(pinned, 1.0, stationary_variance)
     kept = jnp.square(drift.retention(drift_scale, stationary_variance))
-    return jnp.where(pinned, kept * variance, variance + growth * (1 - filled))
+    return jnp.where(pinned, kept * variance, relaxed_variance(variance, growth, rate))
+
+
+def relaxed_variance(variance: PerWeight, growth: PerWeight, rate: PerWeight) -> Result:
+    """Core of the drift, v + (q - r v), for a q and an r = 1 - a² worked out once [KF-3].
+
+    For loops over many weights and steps. Not a²v + q: in float32 a² keeps few digits of a slow
+    drift, and a weight without gradients would settle away from its stationary variance.
+
+    Args:
+        variance: v of the conditioned belief; weight².
+        growth: q, `process_variance`; weight².
+        rate: r = 1 - a² = q/σ², in [0, 1]; 0 for a random walk.
+    """
+    return variance + (growth - rate * variance)
 
 
 def conditioned_variance(variance: PerWeight, precision: PerWeight) -> Result:

@@ -102,6 +102,7 @@ SOME = {
     "linearised_stationary_variance": (0.3, 2.0),
     "predicted_variance": (0.7, 0.9, 0.1),
     "drifted_variance": (0.7, 0.3, 2.0),
+    "relaxed_variance": (0.7, 0.08, 0.04),
     "conditioned_variance": (0.7, 3.0),
     "variance_step": (0.7, 3.0, 0.3, 2.0),
     "steady_state_variance": (3.0, 0.3, 2.0),
