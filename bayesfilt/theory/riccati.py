@@ -56,7 +56,7 @@ def relaxed_variance(variance: PerWeight, growth: PerWeight, rate: PerWeight) ->
         growth: q, `process_variance`; weight².
         rate: r = 1 - a² = q/σ², in [0, 1]; 0 for a random walk.
     """
-    return variance + (growth - rate * variance)
+    return jnp.add(variance, growth - rate * variance)
 
 
 def conditioned_variance(variance: PerWeight, precision: PerWeight) -> Result:
