@@ -86,6 +86,8 @@ def _draw_measure(
     values = numbers(group, measure.name, "follower", "layer", "step")
     if not set_scale(axes, "y", [values, np.array([measure.agreed])]):
         guide(axes, measure.agreed)
+    if measure.agreed == 1.0:  # and no number can be above it
+        axes.set_ylim(top=1.0 + 0.05 * (1.0 - axes.get_ylim()[0]))
     for index, name in enumerate(followers):
         draw_line(
             axes,

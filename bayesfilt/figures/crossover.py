@@ -4,6 +4,7 @@ Draws the group `gains` of a comparison. The theory's curves are closed forms of
 recorded scalars (drift scale, stationary variance), evaluated on a grid for the line's sake.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -62,8 +63,9 @@ _CROSSOVER = _theory(r"crossover $\eta/\sigma^2$", (6, 1.5, 1, 1.5), width=0.6)
 
 
 def crossover_figure(group: Group, venue: str = "neurips", snapshot: int = -1) -> VenueFigure:
-    """Posterior variance of every weight against its RMS gradient, one panel per optimizer.
+    """Gain of every weight against its RMS gradient, one panel per optimizer.
 
+    The gain is the factor on the summed gradient; a filter's is its posterior variance.
     On top: the fixed point, its SGD and Adam limits and the gradient at which they cross.
     A weight whose gradient is zero has no place on a logarithmic axis and stands as a small
     arrow at the left edge, at the height of its gain.
@@ -99,7 +101,7 @@ def crossover_figure(group: Group, venue: str = "neurips", snapshot: int = -1) -
             has_zeros |= _draw_weights(axes, rms[index], gain[index], name)
             _draw_theory(axes, float(eta[index]), float(sigma2[index]))
         grid.label_lowest(r"RMS gradient $\sqrt{v}$ of the summed loss (1/weight)")
-        grid.label_leftmost(f"posterior variance\nat step {steps[snapshot]:g} (weight$^2$)")
+        grid.label_leftmost(f"gain at step {steps[snapshot]:g}\n(weight$^2$)")
         grid.place_legend(_handles(eta, sigma2, has_zeros))
         return grid.figure
 
@@ -155,9 +157,15 @@ def _draw_theory(axes: Axes, eta: float, sigma2: float) -> None:
         if left < crossover < right:
             _draw(axes, np.full(2, crossover), np.array([low, high]), _CROSSOVER)
     rms = np.geomspace(left, right, _POINTS_PER_CURVE)
-    settled = _along(rms, lambda square: fixed_point_variance(square, eta, sigma2))
-    _draw(axes, rms, settled, _FIXED_POINT)
+    _draw(axes, rms, _fixed_point_along(left, right, eta, sigma2), _FIXED_POINT)
     axes.set(xlim=(left, right), ylim=(low, high))
+
+
+@functools.lru_cache(maxsize=32)  # most panels of a figure share one curve
+def _fixed_point_along(left: float, right: float, eta: float, sigma2: float) -> np.ndarray:
+    """The fixed point on a grid between two RMS gradients."""
+    rms = np.geomspace(left, right, _POINTS_PER_CURVE)
+    return _along(rms, lambda square: fixed_point_variance(square, eta, sigma2))
 
 
 def _along(rms: np.ndarray, formula: Callable[[float], Any]) -> np.ndarray:

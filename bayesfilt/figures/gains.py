@@ -69,9 +69,9 @@ def gains_figure(group: Group, venue: str = "neurips") -> VenueFigure:
                 # Markers on the outline's hills, not along its empty bins.
                 hills = np.flatnonzero(np.nan_to_num(count[turn, snapshot]) > 0)
                 line.set_markevery(hills[turn :: 2 * len(names)].tolist())
-        grid.label_lowest(r"$\log_{10}$ posterior variance (weight$^2$)")
+        grid.label_lowest(r"$\log_{10}$ gain (posterior variance, weight$^2$)")
         grid.label_leftmost("weights")
-        grid.place_legend(optimizer_handles(names))
+        grid.place_legend(optimizer_handles(_drawn(names, count[:, shown])))
         return grid.figure
 
 
@@ -109,5 +109,11 @@ def regimes_figure(group: Group, venue: str = "neurips") -> VenueFigure:
                     turn=turn, turns=len(names),
                 )  # fmt: skip
         facets.figure.supylabel("fraction of weights")
-        place_legend_above(facets.figure, optimizer_handles(names))
+        place_legend_above(facets.figure, optimizer_handles(_drawn(names, fraction)))
         return facets.figure
+
+
+def _drawn(names: list[str], values: np.ndarray) -> list[str]:
+    """Optimizers with anything to draw; all of them where none has."""
+    drawn = [name for name, own in zip(names, values, strict=True) if np.isfinite(own).any()]
+    return drawn or names

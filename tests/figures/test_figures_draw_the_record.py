@@ -211,6 +211,14 @@ def test_histograms_are_the_record_and_name_their_step():
             assert_draws(line(axes, name), bins, group["gain_count"].values[index, snapshot])
 
 
+def test_an_optimizer_without_gains_is_not_in_the_legend():
+    group = synthetic.gains_not_available()
+    for figure in (gains_figure(group), regimes_figure(group)):
+        (legend,) = figure.legends
+        names = [text.get_text() for text in legend.get_texts()]
+        assert names == list(synthetic.FOLLOWERS[:-1])
+
+
 def test_of_many_snapshots_six_are_drawn_with_the_first_and_the_last():
     group = synthetic.gains_group(num_weights=20)
     many = {"snapshot": variable("snapshot", 10 * np.arange(40))}
