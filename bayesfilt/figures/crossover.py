@@ -101,7 +101,7 @@ def crossover_figure(group: Group, venue: str = "neurips", snapshot: int = -1) -
             has_zeros |= _draw_weights(axes, rms[index], gain[index], name)
             _draw_theory(axes, float(eta[index]), float(sigma2[index]))
         grid.label_lowest(r"RMS gradient $\sqrt{v}$ of the summed loss (1/weight)")
-        grid.label_leftmost(f"gain at step {steps[snapshot]:g}\n(weight$^2$)")
+        grid.label_leftmost(f"gain at step {steps[snapshot]:g}\n(weight²)")
         grid.place_legend(_handles(eta, sigma2, has_zeros))
         return grid.figure
 

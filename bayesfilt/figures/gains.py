@@ -69,7 +69,7 @@ def gains_figure(group: Group, venue: str = "neurips") -> VenueFigure:
                 # Markers on the outline's hills, not along its empty bins.
                 hills = np.flatnonzero(np.nan_to_num(count[turn, snapshot]) > 0)
                 line.set_markevery(hills[turn :: 2 * len(names)].tolist())
-        grid.label_lowest(r"$\log_{10}$ gain (posterior variance, weight$^2$)")
+        grid.label_lowest(r"$\log_{10}$ gain (posterior variance, weight²)")
         grid.label_leftmost("weights")
         grid.place_legend(optimizer_handles(_drawn(names, count[:, shown])))
         return grid.figure
