@@ -56,15 +56,14 @@ class Supervised:
     def log_probabilities(self, params: Params) -> Float[Array, "examples classes"]:
         """Log probability of every class for every held-out input."""
         inputs = self.test.inputs
-        pieces = len(inputs) // _EXAMPLES_AT_ONCE
-        if len(inputs) <= _EXAMPLES_AT_ONCE:
-            return jax.nn.log_softmax(self.network.apply(params, inputs))
-        whole = pieces * _EXAMPLES_AT_ONCE
-        stacked = inputs[:whole].reshape(pieces, _EXAMPLES_AT_ONCE, *inputs.shape[1:])
-        logits = jax.lax.map(lambda piece: self.network.apply(params, piece), stacked)
-        rest = self.network.apply(params, inputs[whole:])
-        logits = jnp.concatenate([logits.reshape(whole, -1), rest])
-        return jax.nn.log_softmax(logits)
+        pieces, rest = divmod(len(inputs), _EXAMPLES_AT_ONCE)
+        whole = len(inputs) - rest
+        logits = [self.network.apply(params, inputs[whole:])] if rest else []
+        if pieces:
+            stacked = inputs[:whole].reshape(pieces, _EXAMPLES_AT_ONCE, *inputs.shape[1:])
+            mapped = jax.lax.map(lambda piece: self.network.apply(params, piece), stacked)
+            logits.insert(0, mapped.reshape(whole, -1))
+        return jax.nn.log_softmax(jnp.concatenate(logits))
 
     def evaluate(self, params: Params) -> dict[str, Float[Array, ""]]:
         """`test_loss` (mean cross entropy, nats) and `test_accuracy` (fraction)."""
@@ -84,7 +83,7 @@ class Custom:
     params: Params
     data: PyTree[Array]
     test_data: PyTree[Array] | None
-    loss: Callable[[Params, Batch], Array] = dataclasses.field(metadata={"static": True})
+    mean_loss: Callable[[Params, Batch], Array] = dataclasses.field(metadata={"static": True})
     batch_size: int = dataclasses.field(metadata={"static": True})
     draw_params: Callable[[PRNGKeyArray], Params] | None = dataclasses.field(
         metadata={"static": True}
@@ -101,6 +100,10 @@ class Custom:
         """Draw `batch_size` rows of every array with replacement, the same rows of each."""
         del step
         return draw_examples(key, self.data, self.batch_size)
+
+    def loss(self, params: Params, batch: Batch) -> Array:
+        """The user's own loss, the mean over the batch."""
+        return self.mean_loss(params, batch)
 
     def evaluate(self, params: Params) -> dict[str, Array]:
         """The user's numbers on `test_data`; the loss on it; or nothing without it."""
@@ -203,7 +206,7 @@ def custom_task(
         params=params,
         data=data,
         test_data=test_data,
-        loss=loss,
+        mean_loss=loss,
         batch_size=size,
         draw_params=draw_params,
         measure=evaluate,

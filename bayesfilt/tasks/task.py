@@ -47,7 +47,7 @@ class Task(Protocol):
 
 
 def whole_batch_size(owner: str, batch_size: Any) -> int:
-    """`batch_size` as a plain int, so that 64 and `np.int64(64)` compile once; refuse below 1."""
+    """`batch_size` as a plain int (64.0 could not be the size of an array); refuse below 1."""
     require_at_least(owner, "batch_size", batch_size, 1)
     return int(batch_size)
 

@@ -62,7 +62,7 @@ def test_a_task_built_twice_runs_the_same_compiled_program(name):
         return task.sample_batch(key, 0)
 
     key = jax.random.key(3)
-    first = train(key, make_task(name, batch_size=5))
+    first = train(key, make_task(name, batch_size=5.0))
     second = train(key, make_task(name, batch_size=np.int64(5)))
     assert len(traces) == 1
     assert leaves_equal(first, second)
