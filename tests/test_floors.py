@@ -29,6 +29,7 @@ FLOOR_OF = {
     "infer": 7,
     "figures": 8,
     "cli": 9,
+    "commands": 9,
     "__main__": 9,
 }
 
@@ -47,6 +48,7 @@ AT_ONCE = {
     "compare": ARRAYS | {"numpy", "optax"},
     "infer": ARRAYS | {"numpy", "optax", "numpyro", "arviz"},
     "figures": {"numpy", "matplotlib"},
+    "commands/summary": {"numpy"},
 }
 # ... and what else only inside a function that needs it, because it costs seconds or is optional.
 ON_FIRST_USE = {
@@ -55,7 +57,8 @@ ON_FIRST_USE = {
     "records": {"xarray"},
     "tasks": {"equinox", "sklearn"},
     "infer": {"xarray"},
-    "cli": {"jax", "numpy", "optax", "rich", "tyro"},
+    "cli": {"tyro"},
+    "commands": {"jax", "rich"},
 }
 
 

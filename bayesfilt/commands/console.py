@@ -1,0 +1,95 @@
+"""What a command says: tables on stdout, progress and errors on stderr."""
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# A file or a pipe has no width of its own; a table is made as wide as it needs to be.
+_WIDTH_OF_A_PIPE = 160
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """One line, as it is: no colour, no folding, so that a message can be searched for."""
+    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def note(text: str) -> None:
+    """Something worth knowing that stops nothing."""
+    say(f"bayesfilt: {text}", error=True)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; a column whose name ends in a colon holds words, any other numbers.
+
+    Words are folded where they must be, except in the first column; numbers never.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _WIDTH_OF_A_PIPE)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for index, column in enumerate(columns):
+        is_words = column.endswith(":")
+        table.add_column(
+            Text(column.removesuffix(":")),
+            justify="left" if is_words else "right",
+            overflow="fold",
+            no_wrap=index == 0 or not is_words,
+            vertical="bottom",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    # rich leaves with exit code 1 where nobody reads on; `say` leaves that to the caller.
+    with console.capture() as captured:
+        console.print(Text(title, style="bold"), soft_wrap=True)
+        console.print(table)
+    say(captured.get())
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`value` with a few significant digits: 0.001, 1.2e-07, 12345; a dash for None and NaN."""
+    if value is None or math.isnan(value):
+        return "-"
+    short = f"{value:.{digits}g}"
+    return f"{value:.0f}" if "e" in short and 1 <= abs(value) < 1e6 else short
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator["Progress"]:
+    """Bars with an estimate of the time left, on a terminal; silence elsewhere."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    hidden = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+        yield progress
