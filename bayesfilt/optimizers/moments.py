@@ -5,12 +5,17 @@ per step and kept behind a barrier: fused into the pass over the weights, a powe
 exponential would be taken again for every element (6x slower on CPU).
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from bayesfilt.custom_types import Params, Scalar
+from bayesfilt.optimizers.dtypes import like
 
 ScalarOrSchedule = optax.ScalarOrSchedule
 
@@ -23,6 +28,24 @@ def value_at(value: ScalarOrSchedule, step: ArrayLike, dtype: jnp.dtype) -> Floa
     """
     number = jnp.asarray(value(step) if callable(value) else value, dtype)
     return jnp.maximum(number, 0)
+
+
+def scalars_at(
+    formula: Callable[..., tuple[Array, ...]],
+    values: Sequence[ScalarOrSchedule],
+    step: ArrayLike,
+    dtype: jnp.dtype,
+) -> tuple[Any, ...]:
+    """The formula of numbers or schedules at `step`, worked out once for all weights.
+
+    Known numbers become Python's, constants of the program; others are kept out of the fused
+    pass.
+    """
+    if any(callable(value) or isinstance(value, Tracer) for value in values):
+        return once_per_step(*formula(*(value_at(value, step, dtype) for value in values)))
+    with jax.ensure_compile_time_eval():
+        scalars = formula(*(value_at(value, 0, dtype) for value in values))
+        return tuple(float(scalar) for scalar in scalars)
 
 
 def debias_factor(decay: Scalar, step: ArrayLike, dtype: jnp.dtype) -> Float[Array, ""]:
@@ -38,25 +61,20 @@ def once_per_step(*scalars: Array) -> tuple[Array, ...]:
 
 def running_mean(decay: Scalar, old: Params, new: Params) -> Params:
     """Blend leaf by leaf, decay * old + (1 - decay) * new, in the old leaf's dtype [OPT-1]."""
-    fresh = 1 - decay
+    kept, fresh = _known_or_traced(decay), _known_or_traced(1 - decay)
 
     def blend(before, value):
         kind = before.dtype
-        return jnp.asarray(decay, kind) * before + jnp.asarray(fresh, kind) * value.astype(kind)
+        return like(kept, kind) * before + like(fresh, kind) * like(value, kind)
 
     return jax.tree.map(blend, old, new)
-
-
-def zeros_at_least_float32(params: Params) -> Params:
-    """Zeros like the weights, in at least float32: where running means start."""
-
-    def zeros(leaf):
-        leaf = jnp.asarray(leaf)
-        return jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32))
-
-    return jax.tree.map(zeros, params)
 
 
 def next_step(step: Int[Array, ""]) -> Int[Array, ""]:
     """One more step, without wrapping round."""
     return jnp.asarray(optax.safe_increment(step))
+
+
+def _known_or_traced(number: Scalar) -> Any:
+    """A known number as Python's, a constant of the program; a traced one as it is."""
+    return number if isinstance(number, Tracer) else float(number)

@@ -15,10 +15,11 @@ from jaxtyping import Array, Float
 
 from bayesfilt.custom_types import Params, Scalar
 from bayesfilt.optimizers.belief_report import filter_state, only_state
+from bayesfilt.optimizers.dtypes import scalar_dtype
 from bayesfilt.optimizers.moments import ScalarOrSchedule, debias_factor, value_at
 from bayesfilt.optimizers.scale_by_kalman import ScaleByKalmanState
 from bayesfilt.optimizers.settled import SettledState
-from bayesfilt.optimizers.units import SumOverBatchState, scalar_dtype
+from bayesfilt.optimizers.units import SumOverBatchState
 from bayesfilt.optimizers.weight_decay import DecayToZeroState
 
 

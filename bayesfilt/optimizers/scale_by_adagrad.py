@@ -11,8 +11,8 @@ import optax
 
 from bayesfilt.checks import require_non_negative
 from bayesfilt.custom_types import Params
-from bayesfilt.optimizers.moments import zeros_at_least_float32
-from bayesfilt.optimizers.units import at_least_float32, require_real_weights
+from bayesfilt.optimizers.dtypes import at_least_float32, zeros_at_least_float32
+from bayesfilt.optimizers.units import require_real_weights
 
 
 class ScaleByAdagradState(NamedTuple):

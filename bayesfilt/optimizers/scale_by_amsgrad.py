@@ -13,14 +13,14 @@ from jaxtyping import Array, Int
 
 from bayesfilt.checks import require_fraction, require_non_negative
 from bayesfilt.custom_types import Params
+from bayesfilt.optimizers.dtypes import at_least_float32, scalar_dtype, zeros_at_least_float32
 from bayesfilt.optimizers.moments import (
     debias_factor,
     next_step,
     once_per_step,
     running_mean,
-    zeros_at_least_float32,
 )
-from bayesfilt.optimizers.units import at_least_float32, require_real_weights, scalar_dtype
+from bayesfilt.optimizers.units import require_real_weights
 
 
 class ScaleByAmsgradState(NamedTuple):

@@ -9,16 +9,17 @@ from jaxtyping import Array, Float, Int
 
 from bayesfilt.checks import require_fraction, require_positive
 from bayesfilt.custom_types import Params
+from bayesfilt.optimizers.dtypes import like, scalar_dtype, zeros_at_least_float32
 from bayesfilt.optimizers.moments import (
     ScalarOrSchedule,
     debias_factor,
     next_step,
     once_per_step,
     running_mean,
+    scalars_at,
     value_at,
-    zeros_at_least_float32,
 )
-from bayesfilt.optimizers.units import require_real_weights, scalar_dtype
+from bayesfilt.optimizers.units import require_real_weights
 from bayesfilt.theory import conditioned_variance, process_variance, relaxed_variance
 
 
@@ -83,23 +84,20 @@ def scale_by_kalman(
     def update(updates, state, params=None):
         del params
         dtype = state.drift_scale.dtype
-        eta = value_at(drift_scale, state.step, dtype)
-        sigma2 = value_at(stationary_variance, state.step, dtype)
+        transition = (drift_scale, stationary_variance)
+        growth, rate = scalars_at(growth_and_rate, transition, state.step, dtype)
         step = next_step(state.step)
-        growth, rate, debias = once_per_step(
-            *growth_and_rate(eta, sigma2), debias_factor(b1, step, dtype)
-        )
+        (debias,) = once_per_step(debias_factor(b1, step, dtype))
 
         def filtered(variance, gradient):
-            predicted = relaxed_variance(
-                variance, growth.astype(variance.dtype), rate.astype(variance.dtype)
-            )
-            return conditioned_variance(predicted, jnp.square(gradient.astype(variance.dtype)))
+            kind = variance.dtype
+            predicted = relaxed_variance(variance, like(growth, kind), like(rate, kind))
+            return conditioned_variance(predicted, jnp.square(like(gradient, kind)))
 
         first_moment = running_mean(b1, state.first_moment, updates)
         variance = jax.tree.map(filtered, state.variance, updates)
         scaled = jax.tree.map(
-            lambda p, m, g: (p * (m * debias.astype(m.dtype))).astype(g.dtype),
+            lambda p, m, g: like(p * (m * like(debias, m.dtype)), g.dtype),
             variance,
             first_moment,
             updates,
@@ -108,8 +106,8 @@ def scale_by_kalman(
             step=step,
             first_moment=first_moment,
             variance=variance,
-            drift_scale=eta,
-            stationary_variance=sigma2,
+            drift_scale=value_at(drift_scale, state.step, dtype),
+            stationary_variance=value_at(stationary_variance, state.step, dtype),
         )
 
     return optax.GradientTransformation(init, update)

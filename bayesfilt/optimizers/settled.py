@@ -13,17 +13,18 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from bayesfilt.checks import require_fraction, require_non_negative, require_positive
-from bayesfilt.custom_types import Params, Scalar
+from bayesfilt.custom_types import Params
+from bayesfilt.optimizers.dtypes import at_least_float32, like, scalar_dtype, zeros_at_least_float32
 from bayesfilt.optimizers.moments import (
     ScalarOrSchedule,
     debias_factor,
     next_step,
     once_per_step,
     running_mean,
+    scalars_at,
     value_at,
-    zeros_at_least_float32,
 )
-from bayesfilt.optimizers.units import at_least_float32, require_real_weights, scalar_dtype
+from bayesfilt.optimizers.units import require_real_weights
 
 
 class SettledState(NamedTuple):
@@ -102,24 +103,22 @@ def scale_by_settled_variance(
         del params
         dtype = state.drift_scale.dtype
         step = next_step(state.step)
-        eta = value_at(drift_scale, state.step, dtype)
-        sigma2 = value_at(stationary_variance, state.step, dtype)
-        debias, first_debias, floor, *scalars = once_per_step(
-            debias_factor(b2, step, dtype),
-            debias_factor(b1, step, dtype),
-            smallest_square(eps_root, updates, dtype),
-            *formula.once(eta, sigma2),
+        debias, first_debias = once_per_step(
+            debias_factor(b2, step, dtype), debias_factor(b1, step, dtype)
         )
+        transition = (drift_scale, stationary_variance)
+        scalars = scalars_at(formula.once, transition, state.step, dtype)
+        tiny = smallest_square(updates)
+        (floor,) = scalars_at(lambda eps: (eps + tiny,), [eps_root], state.step, dtype)
         squares = jax.tree.map(lambda g: jnp.square(at_least_float32(g)), updates)
         first_moment = running_mean(b1, state.first_moment, updates)
         mean_square = running_mean(b2, state.mean_square_gradient, squares)
 
         def scaled(square, moment, gradient):
-            def like(scalar):
-                return scalar.astype(square.dtype)
-
-            variance = formula.per_weight(square * like(debias) + like(floor), *map(like, scalars))
-            return (variance * (moment * like(first_debias))).astype(gradient.dtype)
+            kind = square.dtype
+            mean_square = square * like(debias, kind) + like(floor, kind)
+            variance = formula.per_weight(mean_square, *(like(x, kind) for x in scalars))
+            return like(variance * (moment * like(first_debias, kind)), gradient.dtype)
 
         scaled_updates = jax.tree.map(scaled, mean_square, first_moment, updates)
         return scaled_updates, make_state(
@@ -128,20 +127,19 @@ def scale_by_settled_variance(
             mean_square_gradient=mean_square,
             debias=debias,
             eps_root=jnp.asarray(eps_root, dtype),
-            drift_scale=eta,
-            stationary_variance=sigma2,
+            drift_scale=value_at(drift_scale, state.step, dtype),
+            stationary_variance=value_at(stationary_variance, state.step, dtype),
         )
 
     return optax.GradientTransformation(init, update)
 
 
-def smallest_square(eps_root: Scalar, updates: Params, dtype: jnp.dtype) -> Float[Array, ""]:
-    """What is added to the mean square: eps_root, and the least that keeps it above zero.
+def smallest_square(updates: Params) -> float:
+    """The least that keeps a mean square above zero in the leaves' types.
 
     A weight without any gradient and without a prior has an infinite variance and a momentum of
     zero. With its square at the smallest normal number its step is 0, not NaN, and a gradient
     whose square has vanished in its type moves its weight no further than the drift scale.
     """
     widths = (at_least_float32(leaf).dtype for leaf in jax.tree.leaves(updates))
-    tiny = max((float(jnp.finfo(width).tiny) for width in widths), default=0.0)
-    return jnp.asarray(eps_root, dtype) + tiny
+    return max((float(jnp.finfo(width).tiny) for width in widths), default=0.0)

@@ -7,7 +7,7 @@ and types are checked here, and leaves below float32 are widened, because a runn
 squares in bfloat16 gets stuck.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 
 from bayesfilt.checks import require_at_least
 from bayesfilt.custom_types import Params, Scalar
+from bayesfilt.optimizers.dtypes import at_least_float32, like, scalar_dtype
+from bayesfilt.optimizers.moments import scalars_at
 
 
 class SumOverBatchState(NamedTuple):
@@ -46,22 +48,12 @@ def sum_over_batch(batch_size: Scalar) -> optax.GradientTransformation:
 
         def summed(gradient):
             wide = at_least_float32(gradient)
-            return wide * state.batch_size.astype(wide.dtype)
+            return wide * like(size, wide.dtype)
 
+        (size,) = scalars_at(lambda number: (number,), [batch_size], 0, state.batch_size.dtype)
         return jax.tree.map(summed, updates), state
 
     return optax.GradientTransformation(init, update)
-
-
-def at_least_float32(leaf: Any) -> Array:
-    """The leaf in its own dtype, or in float32 where that is narrower."""
-    leaf = jnp.asarray(leaf)
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-
-
-def scalar_dtype(tree: Params) -> jnp.dtype:
-    """The widest float among the leaves, at least float32: the dtype of a step's scalars."""
-    return jnp.result_type(jnp.float32, *(jnp.asarray(x).dtype for x in jax.tree.leaves(tree)))
 
 
 def require_real_weights(params: Params) -> None:

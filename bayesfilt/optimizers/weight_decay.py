@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from bayesfilt.checks import concrete_number, require_number, require_one_of
 from bayesfilt.custom_types import Params
-from bayesfilt.optimizers.moments import ScalarOrSchedule, next_step, value_at
-from bayesfilt.optimizers.units import at_least_float32, scalar_dtype
+from bayesfilt.optimizers.dtypes import at_least_float32, like, scalar_dtype
+from bayesfilt.optimizers.moments import ScalarOrSchedule, next_step, scalars_at, value_at
 from bayesfilt.theory import AdamWSettings, convention_shrink, decay_per_step
 
 DecayOrder = Literal["before", "after"]
@@ -63,18 +63,20 @@ def decay_to_zero(
     def update(updates, state, params=None):
         if params is None:
             raise ValueError("weight decay needs the weights: call update(updates, state, params).")
-        s = value_at(shrink, state.step, state.shrink.dtype)
+        (s,) = scalars_at(lambda number: (number,), [shrink], state.step, state.shrink.dtype)
 
         def decayed(decays, step, weight):
             wide = at_least_float32(weight)
             if decays:
-                factor = s.astype(wide.dtype)
+                factor = like(s, wide.dtype)
                 shrunk = step + wide if order == "after" else wide
                 step = step - factor * shrunk
-            return step.astype(jnp.asarray(weight).dtype)
+            return like(step, jnp.asarray(weight).dtype)
 
         updates = jax.tree.map(decayed, decays_tree(mask, params), updates, params)
-        return updates, DecayToZeroState(step=next_step(state.step), shrink=s)
+        return updates, DecayToZeroState(
+            step=next_step(state.step), shrink=jnp.asarray(s, state.shrink.dtype)
+        )
 
     return optax.GradientTransformation(init, update)
 
@@ -112,7 +114,8 @@ def tied_shrink(
     Raises:
         ValueError: The ratio is 1 or more, so that the first-order shrink would flip the sign.
     """
-    eta, sigma2 = concrete_number(drift_scale), concrete_number(stationary_variance)
+    transition = (drift_scale, stationary_variance)
+    eta, sigma2 = map(concrete_number, transition)
     if eta is not None and sigma2 is not None and eta > 0 and sigma2 > 0:
         shrink = eta**2 / (2 * sigma2)
         if shrink >= 1:
@@ -121,12 +124,13 @@ def tied_shrink(
                 f"{shrink:g}; pass weight_decay explicitly (exact: 1 - retention)."
             )
 
-    def shrink_at(step):
-        dtype = jnp.result_type(float)
-        eta, sigma2 = (value_at(x, step, dtype) for x in (drift_scale, stationary_variance))
+    def decay(eta, sigma2):
         # A schedule may take both to 0 together: nothing drifts, nothing shrinks.
         safe = jnp.where(sigma2 > 0, sigma2, 1)
-        return jnp.where(sigma2 > 0, decay_per_step(eta, safe), 0)
+        return (jnp.where(sigma2 > 0, decay_per_step(eta, safe), 0),)
+
+    def shrink_at(step):
+        return scalars_at(decay, transition, step, jnp.result_type(float))[0]
 
     return shrink_at
 

@@ -161,7 +161,8 @@ def fixed_point_from_epsilon(
     For loops over many weights: nothing in it but what differs from weight to weight. It has no
     edge cases, so e/2 and g² must not both be 0.
     """
-    return drift_scale / (half_epsilon + jnp.sqrt(jnp.square(half_epsilon) + mean_square_gradient))
+    # Not jnp.square: of a known number it would be an operation for every weight array.
+    return drift_scale / (half_epsilon + jnp.sqrt(half_epsilon**2 + mean_square_gradient))
 
 
 def steady_state_from_scalars(
