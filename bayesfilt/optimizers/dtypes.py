@@ -24,8 +24,9 @@ def like(number: Any, dtype: Any) -> Any:
 
     Python's numbers take the type of what they meet.
     """
-    settled = isinstance(number, float) or number.dtype == dtype
-    return number if settled else number.astype(dtype)
+    if isinstance(number, float) or number.dtype == dtype:
+        return number
+    return number.astype(dtype)
 
 
 def scalar_dtype(tree: Params) -> jnp.dtype:
