@@ -1,0 +1,169 @@
+"""Whether decay happens: the shrink an optimizer intends against the one its arithmetic makes.
+
+In float32 a shrink of 1e-8 is lost and one of 1e-7 comes out a fifth too large wherever it acts
+alone: the numbers near 1 are 6e-8 apart. Comparisons of decay are worth what this says.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, DTypeLike, Float
+
+from bayesfilt.checks import require_at_least
+from bayesfilt.compare.layers import flat
+from bayesfilt.custom_types import Params
+from bayesfilt.optimizers.belief_report import only_state
+from bayesfilt.optimizers.dtypes import scalar_dtype
+from bayesfilt.optimizers.parts import PartsOf
+from bayesfilt.optimizers.weight_decay import DecayToZeroState
+from bayesfilt.optimizers.zoo import NamedOptimizer
+from bayesfilt.tasks.task import float_dtype
+
+# Per-step shrink that an optimizer means: a number, or read off its state after the step.
+Intended = float | Callable[[Any], Float[Array, ""]]
+
+
+class DecayKept(NamedTuple):
+    """Decay of weights without gradients; shrinks are per step, log(before/after)/steps."""
+
+    intended: float
+    realised: float  # mean over the weights
+
+    @property
+    def kept(self) -> float:
+        """Realised over intended: 1 if decay happens as meant; NaN where none was."""
+        return self.realised / self.intended if self.intended > 0 else float("nan")
+
+
+def realised_shrink(
+    optimizer: optax.GradientTransformation,
+    updates: Params,
+    gradient: Params,
+    opt_state: Any,
+    params: Params,
+    value: Float[Array, ""],
+) -> Float[Array, ""]:
+    r"""Shrink inside one step of a run, $-\langle u(w) - u(0), w\rangle / |w|^2$ [CMP-4].
+
+    An update with decoupled decay is affine in the weights, so what changes when the same step
+    is taken from w = 0 is the decay and nothing else. Of an optimizer that uses its weights in
+    other ways it is the part of that along the weights. 0 at w = 0.
+
+    Args:
+        optimizer: The one that made the updates.
+        updates: u(w), which it proposed at `params`.
+        gradient: What it was given.
+        opt_state: Its state *before* that step.
+        params: w.
+        value: The loss it was given.
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+    at_zero, _ = optimizer.update(
+        gradient, opt_state, jax.tree.map(jnp.zeros_like, params), value=value
+    )
+    change, weights = flat(updates) - flat(at_zero), flat(params)
+    square = jnp.sum(jnp.square(weights))
+    along = -jnp.sum(change * weights)
+    return jnp.where(square == 0, 0, along / jnp.where(square == 0, 1, square))
+
+
+def stated_shrink(parts_of: PartsOf | None) -> Callable[[Any], Float[Array, ""]]:
+    """How to read the shrink that an optimizer means off its state; NaN where it does not say."""
+
+    def read(opt_state: Any) -> Float[Array, ""]:
+        if parts_of is not None:
+            return parts_of(opt_state).shrink
+        try:
+            return only_state(DecayToZeroState, opt_state).shrink
+        except ValueError:  # somebody else's optimizer
+            return jnp.full((), jnp.nan)
+
+    return read
+
+
+def states_shrink(optimizer: NamedOptimizer, params: Params) -> bool:
+    """Whether `stated_shrink` has anything to read."""
+    try:
+        only_state(DecayToZeroState, jax.eval_shape(optimizer.optimizer.init, params))
+    except ValueError:
+        return optimizer.parts is not None
+    return True
+
+
+def binade_like(params: Params, dtype: DTypeLike) -> Params:
+    """A tree like the weights whose numbers fill one binade, where rounding has every phase."""
+
+    def fill(leaf):
+        return jnp.linspace(0.5, 1.0, leaf.size, endpoint=False, dtype=dtype).reshape(leaf.shape)
+
+    return jax.tree.map(fill, params)
+
+
+def measure_decay_kept(
+    optimizer: optax.GradientTransformation,
+    intended: Intended,
+    *,
+    dtype: DTypeLike,
+    num_steps: int,
+    weights: Params | None = None,
+) -> DecayKept:
+    """Run an optimizer on zero gradients, where all it does is decay, and see what is left.
+
+    Args:
+        optimizer: Any optax transformation.
+        intended: Shrink per step that it means, a number or a reader of its state
+            (`stated_shrink`).
+        dtype: Of the weights: "float32", "bfloat16", "float64".
+        num_steps: Steps to take; the total decay should be well above one rounding.
+        weights: A tree of where to start; by default 256 numbers that fill [1/2, 1).
+
+    Raises:
+        ValueError: `num_steps` below 1, a dtype that is not floating or needs x64.
+    """
+    require_at_least("measure_decay_kept", "num_steps", num_steps, 1)
+    kind = float_dtype("measure_decay_kept", dtype)
+    if weights is None:
+        start = binade_like(np.zeros(256), kind)
+    else:
+        start = jax.tree.map(lambda leaf: jnp.asarray(leaf, kind), weights)
+    end, meant = jax.jit(lambda start: decayed(optimizer, intended, start, num_steps))(start)
+    return kept_between(start, end, meant, num_steps)
+
+
+def decayed(
+    optimizer: optax.GradientTransformation, intended: Intended, weights: Params, num_steps: int
+) -> tuple[Params, Float[Array, ""]]:
+    """Weights after a run on zero gradients, and minus the log of what was meant to be left."""
+    optimizer = optax.with_extra_args_support(optimizer)
+    gradient = jax.tree.map(jnp.zeros_like, weights)
+    wide = scalar_dtype(weights)
+    loss = jnp.zeros((), wide)
+
+    def step(carry, _):
+        weights, opt_state, meant = carry
+        updates, opt_state = optimizer.update(gradient, opt_state, weights, value=loss)
+        shrink = jnp.asarray(intended(opt_state) if callable(intended) else intended, wide)
+        weights = optax.apply_updates(weights, updates)
+        return (weights, opt_state, meant - jnp.log1p(-shrink)), None
+
+    start = (weights, optimizer.init(weights), jnp.zeros((), wide))
+    (weights, _, meant), _ = jax.lax.scan(step, start, length=num_steps)
+    return weights, meant
+
+
+def kept_between(start: Params, end: Params, meant: Float[Array, ""], num_steps: int) -> DecayKept:
+    """What was kept, from the weights before and after `decayed`; a weight lost to 0 is inf.
+
+    Weights that a mask keeps from decaying count as decay that was lost.
+    """
+    before, after = (
+        np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+        for tree in (start, end)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = float(np.mean(np.log(before / after)))
+    return DecayKept(intended=float(meant) / num_steps, realised=total / num_steps)
