@@ -192,7 +192,9 @@ def _legend_beside(
     figure: VenueFigure, handles: Sequence[Artist], spare: Sequence[Axes]
 ) -> Legend | None:
     """Legend in the middle of the room that empty cells leave; None where it would not fit."""
-    figure.draw_without_rendering()
+    engine = figure.get_layout_engine()
+    assert engine is not None, "a VenueFigure is laid out by matplotlib"
+    engine.execute(figure)
     gap = 0.1 * figure.dpi * VENUES[figure.venue].scale
     cell = spare[0].get_window_extent()
     taken = [axes.get_window_extent().x1 for axes in figure.axes if axes not in spare]

@@ -288,26 +288,33 @@ def agreement_to_rounding() -> Group:
 
 
 def odd_cases() -> dict[str, tuple[str, Group]]:
-    """What a figure must survive: case -> (name of the group, its values)."""
+    """What a figure must survive: case -> (figure, the group it draws)."""
     layers = ("conv_0", "conv_1", "dense_0", "dense_1", "layer_norm_0", "layer_norm_1", "out")
+    many = gains_group(EIGHT_FOLLOWERS, layers[:4], num_weights=200)
+    crowd = shadow_group(EIGHT_FOLLOWERS, layers, num_records=21)
     return {
-        "no followers": ("free", free_group(())),
-        "eight followers": ("free", free_group(EIGHT_FOLLOWERS)),
-        "odd names": ("free", free_group(odd_names())),
-        "no accuracy": ("free", without_accuracy()),
-        "diverged": ("free", diverged()),
-        "equal to the leader": ("free", equal_to_the_leader()),
-        "below zero": ("free", falling_below_zero()),
-        "one record": ("free", free_group(num_records=1)),
-        "one follower, forced": ("shadow", shadow_group(FOLLOWERS[:1], layers[:1])),
-        "eight followers, forced": ("shadow", shadow_group(EIGHT_FOLLOWERS, layers)),
-        "odd names, forced": ("shadow", shadow_group(odd_names(), ("block_0/attention/key",))),
-        "rounding": ("shadow", agreement_to_rounding()),
-        "one forced record": ("shadow", shadow_group(num_records=1)),
-        "eight gains": ("gains", gains_group(EIGHT_FOLLOWERS, layers, num_weights=200)),
-        "odd gains": ("gains", gains_group(odd_names(), num_weights=200)),
-        "silent gradients": ("gains", silent_gradients()),
-        "gains not available": ("gains", gains_not_available()),
+        "no followers": ("training", free_group(())),
+        "eight followers": ("training", free_group(EIGHT_FOLLOWERS, num_records=41)),
+        "odd names": ("training", free_group(odd_names(), num_records=41)),
+        "no accuracy": ("training", without_accuracy()),
+        "diverged": ("training", diverged()),
+        "equal to the leader": ("training", equal_to_the_leader()),
+        "below zero": ("training", falling_below_zero()),
+        "one record": ("training", free_group(num_records=1)),
+        "one follower, forced": ("agreement", shadow_group(FOLLOWERS[:1], layers[:1])),
+        "eight followers, seven layers": ("agreement", crowd),
+        "odd layers": ("agreement", shadow_group(odd_names(), ("block_0/attention/key",))),
+        "rounding": ("agreement", agreement_to_rounding()),
+        "one forced record": ("agreement", shadow_group(num_records=1)),
+        "eight shares": ("shares", crowd),
+        "no share": ("shares", agreement_to_rounding()),
+        "eight gains": ("crossover", many),
+        "odd gains": ("crossover", gains_group(odd_names(), num_weights=200)),
+        "silent gradients": ("crossover", silent_gradients()),
+        "one without gains": ("crossover", gains_not_available()),
+        "histograms of eight": ("gains", many),
+        "histograms of silence": ("gains", silent_gradients()),
+        "regimes in four layers": ("regimes", many),
         "constant shrink": ("decay", decay_group(cosine=False)),
         "no decay": ("decay", without_decay()),
         "eight decays": ("decay", decay_group((LEADER, *EIGHT_FOLLOWERS))),

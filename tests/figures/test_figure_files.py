@@ -4,6 +4,7 @@ import re
 import zlib
 
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from bayesfilt.figures import FIGURES, draw_all, save_figure, shares_figure
@@ -11,32 +12,31 @@ from bayesfilt.records import Record
 from tests.figures import synthetic
 
 
-@pytest.fixture
-def figure():
+def draw():
     return shares_figure(synthetic.shadow_group(num_records=5), "icml")
 
 
-def test_a_figure_becomes_a_png_and_a_pdf(figure, tmp_path):
-    folder = tmp_path / "new" / "figures"
-    paths = save_figure(figure, folder, "shares")
-    assert paths == (folder / "shares.png", folder / "shares.pdf")
-    assert sorted(folder.iterdir()) == sorted(paths)  # and nothing temporary
-    height, width, _ = imread(paths[0]).shape
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return save_figure(draw(), tmp_path_factory.mktemp("figures") / "new", "shares")
+
+
+def test_a_figure_becomes_a_png_and_a_pdf(saved):
+    folder = saved[0].parent
+    assert saved == (folder / "shares.png", folder / "shares.pdf")
+    assert sorted(folder.iterdir()) == sorted(saved)  # and nothing temporary
+    height, width, _ = imread(saved[0]).shape
     assert width == 3.25 * 300
-    assert height == pytest.approx(figure.get_size_inches()[1] * 300, abs=1)
+    assert height == pytest.approx(draw().get_size_inches()[1] * 300, abs=1)
 
 
-def test_equal_data_give_equal_bytes(figure, tmp_path):
-    again = shares_figure(synthetic.shadow_group(num_records=5), "icml")
-    for one, other in zip(
-        save_figure(figure, tmp_path, "one"), save_figure(again, tmp_path, "other"), strict=True
-    ):
+def test_equal_data_give_equal_bytes(saved, tmp_path):
+    for one, other in zip(saved, save_figure(draw(), tmp_path, "again"), strict=True):
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_the_pdf_embeds_its_fonts_as_truetype(figure, tmp_path):
-    _, pdf = save_figure(figure, tmp_path, "one")
-    content = pdf.read_bytes()
+def test_the_pdf_embeds_its_fonts_as_truetype(saved):
+    content = saved[1].read_bytes()
     # Font dictionaries may lie in compressed streams.
     for stream in re.findall(rb"stream\r?\n(.*?)\r?\nendstream", content, re.DOTALL):
         try:
@@ -49,23 +49,23 @@ def test_the_pdf_embeds_its_fonts_as_truetype(figure, tmp_path):
     assert not re.search(rb"CreationDate|Matplotlib", content)
 
 
-def test_a_file_that_cannot_be_written_leaves_the_old_one(figure, tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     (tmp_path / "one.png").write_bytes(b"old")
 
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(figure), "savefig", full_disk)
+    monkeypatch.setattr(Figure, "savefig", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        save_figure(figure, tmp_path, "one")
+        save_figure(Figure(), tmp_path, "one")
     assert [path.name for path in tmp_path.iterdir()] == ["one.png"]
     assert (tmp_path / "one.png").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("name", ["", "../one", "a/b", "."])
-def test_a_name_that_leaves_the_folder_is_refused(figure, tmp_path, name):
+def test_a_name_that_leaves_the_folder_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match="bare file name"):
-        save_figure(figure, tmp_path, name)
+        save_figure(Figure(), tmp_path, name)
 
 
 def test_draw_all_draws_every_group_and_puts_the_task_in_front(tmp_path):

@@ -1,5 +1,7 @@
 """The data drawn: every line is the record's own numbers, whatever style it has."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -19,15 +21,19 @@ from bayesfilt.records import variable
 from tests.figures import synthetic
 from tests.figures.looking import (
     assert_draws,
-    drawn_texts,
     line,
     lines_called,
-    overlapping,
     panel,
     words_of,
 )
 
 RUNS = (synthetic.LEADER, *synthetic.FOLLOWERS)
+
+
+@functools.cache
+def usual_training():
+    group = synthetic.free_group()
+    return group, training_figure(group)
 
 
 @pytest.mark.parametrize(
@@ -41,8 +47,8 @@ RUNS = (synthetic.LEADER, *synthetic.FOLLOWERS)
     ],
 )
 def test_training_lines_are_the_record(label, name, with_leader):
-    group = synthetic.free_group()
-    axes = panel(training_figure(group), label)
+    group, figure = usual_training()
+    axes = panel(figure, label)
     for run in range(0 if with_leader else 1, len(RUNS)):
         drawn = line(axes, RUNS[run])
         assert_draws(drawn, group["step"].values, group[name].values[run])
@@ -51,8 +57,8 @@ def test_training_lines_are_the_record(label, name, with_leader):
 
 
 def test_the_noise_floor_is_the_edge_of_the_shading():
-    group = synthetic.free_group()
-    (shading,) = panel(training_figure(group), "weight distance").collections
+    group, figure = usual_training()
+    (shading,) = panel(figure, "weight distance").collections
     corners = {tuple(corner) for corner in shading.get_paths()[0].vertices}
     edge = zip(group["step"].values, group["noise_weight_distance"].values, strict=True)
     inside = [point for point in edge if point[1] > 1.1e-15]
@@ -72,7 +78,7 @@ def test_the_noise_floor_of_the_loss_lies_around_the_leader():
 
 
 def test_the_divergence_horizon_is_a_line_where_one_was_reached():
-    figure = training_figure(synthetic.free_group())
+    _, figure = usual_training()
     assert any(set(each.get_xdata()) == {1500} for each in panel(figure, "weight").lines)
     assert "divergence horizon" in words_of(figure)
     assert "horizon" not in words_of(training_figure(synthetic.equal_to_the_leader()))
@@ -98,7 +104,7 @@ def test_a_distance_of_exactly_zero_is_said_in_words():
     figure = training_figure(synthetic.equal_to_the_leader())
     (text,) = panel(figure, "weight distance").texts
     assert text.get_text().split("\n") == ["exactly 0:", *synthetic.FOLLOWERS]
-    assert not panel(training_figure(synthetic.free_group()), "weight distance").texts
+    assert not panel(usual_training()[1], "weight distance").texts
 
 
 def test_losses_below_zero_are_drawn_on_a_linear_axis():
@@ -319,4 +325,3 @@ def test_every_axis_has_a_label(name):
     assert figure.get_supxlabel() or all(axes.get_xlabel() for axes in figure.axes if axes.axison)
     leftmost = [axes for axes in figure.axes if axes.get_subplotspec().is_first_col()]
     assert all(axes.get_ylabel() for axes in leftmost)
-    assert not overlapping(drawn_texts(figure))
