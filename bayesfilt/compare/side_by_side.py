@@ -52,15 +52,15 @@ class SideBySideView(NamedTuple):
     mean_square_gradient: Params  # after the step, not debiased
 
 
-# What to write down of one step; NaN is put over it once the leader has diverged.
-Measure = Callable[[Task, SideBySideView], Any]
+# What to write down of one step of all; NaN is put over it once the leader has diverged.
+SideBySideMeasure = Callable[[Task, SideBySideView], Any]
 
 
 def training_side_by_side(
     runs: Sequence[optax.GradientTransformation],
     shadows: Mapping[str, optax.GradientTransformation] | None = None,
     *,
-    measures: Mapping[str, Measure] | None = None,
+    measures: Mapping[str, SideBySideMeasure] | None = None,
     record_every: int = 10,
     b2: float = 0.999,
 ) -> Program:
@@ -211,7 +211,9 @@ def _moved(carry: Carry, carries: Sequence[Carry], state: SideBySideState) -> Ca
     )
 
 
-def _record(task: Task, view: SideBySideView, extra: Mapping[str, Measure]) -> dict[str, Any]:
+def _record(
+    task: Task, view: SideBySideView, extra: Mapping[str, SideBySideMeasure]
+) -> dict[str, Any]:
     """Numbers of every run, NaN for one that has diverged, and the measures."""
     leader = view.runs[0].params
 

@@ -38,7 +38,7 @@ from bayesfilt.compare.gains import (
 from bayesfilt.compare.layers import Layers, flat, layers_of
 from bayesfilt.compare.noise_floor import perturbed
 from bayesfilt.compare.side_by_side import (
-    Measure,
+    SideBySideMeasure,
     SideBySideView,
     first_weights,
     training_side_by_side,
@@ -182,7 +182,7 @@ def _as_named(optimizer: NamedOptimizer | optax.GradientTransformation) -> Named
 
 def _measures(
     contest: Contest, setting: Setting, layers: Layers, weights: np.ndarray
-) -> dict[str, Measure]:
+) -> dict[str, SideBySideMeasure]:
     """What is recorded of the leader's steps, beside the runs themselves."""
     share = gap_shares(contest.leader.parts, {n: o.parts for n, o in contest.followers.items()})
 

@@ -138,12 +138,12 @@ COSINE = Setting(
 )
 
 
-def with_order(order):
+def with_decay_after():
     made = {}
     for recipe in (adabayes, adabayes_fixed_point, steady_state):
-        made[f"{recipe.__name__} {order}"] = NamedOptimizer(
-            optimizer=recipe(0.02, 0.03, batch_size=4, weight_decay=0.2, decay_order=order),
-            parts=filter_parts(b1=0.9, decay_order=order),
+        made[f"{recipe.__name__} after"] = NamedOptimizer(
+            optimizer=recipe(0.02, 0.03, batch_size=4, weight_decay=0.2, decay_order="after"),
+            parts=filter_parts(b1=0.9, decay_order="after"),
         )
     return made
 
@@ -151,8 +151,7 @@ def with_order(order):
 TAKEN_APART = {
     **{f"{name} constant": named_optimizer(name, SETTING) for name in OPTIMIZERS},
     **{f"{name} cosine": named_optimizer(name, COSINE) for name in OPTIMIZERS},
-    **with_order("before"),
-    **with_order("after"),
+    **with_decay_after(),
     "adabayes random walk": NamedOptimizer(
         optimizer=adabayes(0.02, np.inf, batch_size=4), parts=filter_parts(b1=0.9)
     ),

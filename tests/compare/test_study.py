@@ -223,6 +223,10 @@ def test_gains_fall_on_the_closed_form_and_regimes_add_up(values):
     expected = 1 / (0.5 / sigma2 + np.sqrt(0.25 / sigma2**2 + rms**2 / eta**2))
     np.testing.assert_allclose(gains["gain"][place], expected, rtol=1e-9)
     np.testing.assert_allclose(gains["regime_fraction"][:3].sum(axis=2), 1, rtol=1e-12)
+    hidden = 64 * 64 + 64  # weights and biases of dense_0
+    for layer, part in enumerate((rms[:, :hidden], rms[:, hidden:], rms)):
+        quiet = np.mean(part < eta / sigma2, axis=1)
+        np.testing.assert_allclose(gains["regime_fraction"][place, layer, 0], quiet, rtol=1e-12)
     np.testing.assert_array_equal(gains["gain_count"][:3].sum(axis=-1), 4810)
     for place in range(3):
         histogram = np.histogram(np.log10(gains["gain"][place, -1]), LOG10_GAIN_EDGES)[0]
