@@ -239,7 +239,7 @@ def decay_group(study: Study, done: ChunkedRun) -> Group:
             description="equal at schedule factor 1",
         ),
         "ema_timescale": variable(
-            over, np.asarray(ema_timescale(jnp.maximum(realised, 0))), units="steps",
+            over, averaging_steps(realised), units="steps",
             description="steps over which a weight averages its updates, 1/realised shrink",
         ),
         "decay_kept": variable(
@@ -280,6 +280,11 @@ def _gains_of(done: ChunkedRun) -> dict[str, Any]:
     # One row for all: everyone sees the leader's gradients.
     gains["rms_gradient"] = np.asarray(gains["rms_gradient"])
     return gains
+
+
+def averaging_steps(realised_shrink: np.ndarray) -> np.ndarray:
+    """EMA timescale of a measured shrink; one that rounds below zero is none at all: infinite."""
+    return np.asarray(ema_timescale(jnp.maximum(realised_shrink, 0)))
 
 
 def _convention_shrinks(setting: Setting, step: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 
 from bayesfilt.compare import PARTS, run_study
 from bayesfilt.compare.gains import LOG10_GAIN_EDGES
+from bayesfilt.compare.study_record import averaging_steps
 from bayesfilt.optimizers import Setting, named_optimizer
 from bayesfilt.records import read_record, write_record
 from bayesfilt.simulate import PrecisionWarning, simulate
@@ -247,6 +248,11 @@ def test_shrinks_are_the_conventions_they_claim(values):
     assert np.all(np.isinf(decay["ema_timescale"][3]))
     assert np.all(np.abs(decay["decay_kept"][:3] - 1) < 0.05)
     assert np.isnan(decay["decay_kept"][3])
+
+
+def test_a_shrink_that_rounds_below_zero_averages_for_ever():
+    found = averaging_steps(np.array([1e-3, 0.0, -1e-23]))
+    np.testing.assert_allclose(found, [1e3, np.inf, np.inf], rtol=1e-14)
 
 
 def small_task(dtype="float64"):
