@@ -23,6 +23,13 @@ hypothesis.settings.register_profile("bayesfilt", derandomize=True, deadline=Non
 hypothesis.settings.load_profile("bayesfilt")
 
 
+@pytest.fixture(autouse=True)
+def _float64_stays_on():
+    """A test that leaves x64 switched off fails here, and not a hundred others after it."""
+    yield
+    assert jax.config.jax_enable_x64
+
+
 @pytest.fixture
 def float32_only():
     """Run the test as a user does who never switched x64 on."""
