@@ -106,9 +106,11 @@ def divergence_horizon(
     """First recorded step at which rounding has moved the weights by `threshold` of their length.
 
     From there on two runs of one optimizer are different runs, and free-running weights of two
-    optimizers can be compared by statistics only. NaN if it is not reached.
+    optimizers can be compared by statistics only. NaN if it is not reached. An infinite distance
+    does not count: it is one from weights that are all 0, which have no length.
     """
-    beyond = np.flatnonzero(np.asarray(noise_distance) >= threshold)
+    distance = np.asarray(noise_distance)
+    beyond = np.flatnonzero(np.isfinite(distance) & (distance >= threshold))
     return float(np.asarray(step)[beyond[0]]) if beyond.size else float("nan")
 
 

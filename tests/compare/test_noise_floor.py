@@ -53,6 +53,12 @@ def test_the_horizon_is_the_first_step_beyond_the_threshold():
     assert np.isnan(divergence_horizon(step, np.full(4, np.nan)))
 
 
+def test_weights_that_start_at_zero_have_no_horizon_at_step_zero():
+    step = np.array([0, 10, 20, 30])
+    assert np.isnan(divergence_horizon(step, np.array([np.inf, 1e-16, 1e-15, 1e-14])))
+    assert divergence_horizon(step, np.array([np.inf, 1e-16, 1e-15, 0.1])) == 30
+
+
 def test_a_gap_is_clear_until_the_noise_is_a_tenth_of_it_for_good():
     step = np.array([0, 10, 20, 30, 40])
     noise = np.array([1e-16, 1e-12, 1e-6, 1e-4, 1e-3])
