@@ -62,7 +62,9 @@ _ADAM = _theory(r"Adam limit $\eta/\sqrt{v}$", (1.2, 1.2))
 _CROSSOVER = _theory(r"crossover $\eta/\sigma^2$", (6, 1.5, 1, 1.5), width=0.6)
 
 
-def crossover_figure(group: Group, venue: str = "neurips", snapshot: int = -1) -> VenueFigure:
+def crossover_figure(
+    group: Group, venue: str = "neurips", snapshot: int | None = None
+) -> VenueFigure:
     """Gain of every weight against its RMS gradient, one panel per optimizer.
 
     The gain is the factor on the summed gradient; a filter's is its posterior variance.
@@ -75,13 +77,15 @@ def crossover_figure(group: Group, venue: str = "neurips", snapshot: int = -1) -
             (optimizer, snapshot, weight), `drift_scale` and `stationary_variance` over
             (optimizer, snapshot); NaN where an optimizer has none.
         venue: name in `bayesfilt.figures.VENUES`.
-        snapshot: index of the snapshot that is drawn; the last one unless told.
+        snapshot: index of the snapshot that is drawn; the middle one unless told, because a
+            schedule may have taken the last one's drift scale to nothing.
 
     Returns:
         The figure, as wide as the venue's column.
     """
     names = words(group, "optimizer")
     steps = numbers(group, "snapshot", "snapshot")
+    snapshot = len(steps) // 2 if snapshot is None else snapshot
     rms = numbers(group, "rms_gradient", "optimizer", "snapshot", "weight")[:, snapshot]
     gain = numbers(group, "gain", "optimizer", "snapshot", "weight")[:, snapshot]
     eta = numbers(group, "drift_scale", "optimizer", "snapshot")[:, snapshot]

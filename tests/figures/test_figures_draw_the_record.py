@@ -179,6 +179,15 @@ def test_the_crossover_draws_every_weight_and_the_theory_on_top(snapshot):
         np.testing.assert_allclose(crossing.get_xdata(), eta / sigma2)
 
 
+def test_the_crossover_draws_the_middle_snapshot_unless_told():
+    group = synthetic.gains_group(num_weights=300)
+    middle = len(group["snapshot"].values) // 2
+    name = synthetic.FOLLOWERS[0]
+    dots = line(panel(crossover_figure(group), name), name)
+    rms, gain = (group[each].values[0, middle] for each in ("rms_gradient", "gain"))
+    assert_draws(dots, rms, gain)
+
+
 def test_weights_without_gradient_stand_at_the_edge_at_the_height_of_their_gain():
     group = synthetic.gains_group(num_weights=300)
     figure = crossover_figure(group)
