@@ -9,6 +9,7 @@ from bayesfilt.filters.sequence import (
     stream_log_likelihood,
 )
 from bayesfilt.filters.steady_state import SteadyStateFilter, steady_state_filter
+from bayesfilt.filters.velocity import VelocityBelief, VelocityFilter, velocity_filter
 
 __all__ = [
     "Belief",
@@ -18,8 +19,11 @@ __all__ = [
     "GradientStream",
     "Innovation",
     "SteadyStateFilter",
+    "VelocityBelief",
+    "VelocityFilter",
     "diagonal_filter",
     "filter_stream",
     "steady_state_filter",
     "stream_log_likelihood",
+    "velocity_filter",
 ]

@@ -26,7 +26,7 @@ A gradient taken somewhere else than at the belief's mean is re-based first [KF-
 model says how it would have differed, by h times the distance.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -43,6 +43,10 @@ class Belief(NamedTuple):
 
     mean: PyTree[Float[Array, "..."]]
     variance: PyTree[Float[Array, "..."]]
+
+
+# What some filter believes: a `Belief`, or a NamedTuple of its own with at least those two names.
+AnyBelief = Any
 
 
 class Innovation(NamedTuple):
@@ -79,22 +83,22 @@ class Filter(Protocol):
       streams refuse it (`sequence`).
     """
 
-    def init(self, mean: PyTree, variance: PyTree | None = None) -> Belief:
+    def init(self, mean: PyTree, variance: PyTree | None = None) -> AnyBelief:
         """Believe `mean` before the first gradient; the transition's own variance by default."""
         ...
 
-    def predict(self, belief: Belief) -> Belief:
+    def predict(self, belief: AnyBelief) -> AnyBelief:
         """Let the optimum drift one step: the mean shrinks and the variance grows."""
         ...
 
     def condition(
-        self, belief: Belief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None = None
-    ) -> Belief:
+        self, belief: AnyBelief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None = None
+    ) -> AnyBelief:
         """Absorb one gradient worth `precision`; `taken_at=None` means at the belief's mean."""
         ...
 
     def innovation(
-        self, belief: Belief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None = None
+        self, belief: AnyBelief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None = None
     ) -> Innovation:
         """Say how far a gradient is from what `belief` expected, before absorbing it."""
         ...

@@ -89,9 +89,9 @@ def require_transition(owner: str, transition: OrnsteinUhlenbeck) -> None:
     for name, value in transition._asdict().items():
         if callable(value):
             raise ValueError(f"{owner} needs a number for {name}, got a schedule.")
-    for drift_scale in _extremes(transition.drift_scale):
+    for drift_scale in extremes(transition.drift_scale):
         require_positive(owner, "drift_scale", drift_scale)
-    for variance in _extremes(transition.stationary_variance):
+    for variance in extremes(transition.stationary_variance):
         require_positive(owner, "stationary_variance", variance, infinite=True)
 
 
@@ -113,13 +113,13 @@ def initial_belief(
     """
     if variance is None:
         variance = transition.stationary_variance
-        if concrete_number(_extremes(variance)[1]) == math.inf:
+        if concrete_number(extremes(variance)[1]) == math.inf:
             raise ValueError(
                 f"{owner} has an infinite stationary_variance, so init needs a finite variance "
                 f"to begin with, got variance=None."
             )
     for leaf in jax.tree.leaves(variance):
-        for extreme in _extremes(leaf):
+        for extreme in extremes(leaf):
             require_non_negative(f"{owner}.init", "variance", extreme)
 
     def start(leaf: Any) -> Array:
@@ -129,7 +129,7 @@ def initial_belief(
         return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
     def spread(mean: Array, variance: Any) -> Array:
-        return jnp.broadcast_to(_like(mean, variance), mean.shape)
+        return jnp.broadcast_to(like_leaf(mean, variance), mean.shape)
 
     means = jax.tree.map(start, mean)
     if jax.tree_util.all_leaves([variance]):  # one number for all
@@ -144,10 +144,10 @@ def predicted_belief(transition: OrnsteinUhlenbeck, belief: Belief) -> Belief:
     rate = growth / transition.stationary_variance  # 1 - a², with all its digits
 
     def predict_mean(mean: Array) -> Array:
-        return predicted_mean(mean, _like(mean, shrink))
+        return predicted_mean(mean, like_leaf(mean, shrink))
 
     def predict_variance(variance: Array) -> Array:
-        return relaxed_variance(variance, _like(variance, growth), _like(variance, rate))
+        return relaxed_variance(variance, like_leaf(variance, growth), like_leaf(variance, rate))
 
     return Belief(
         mean=jax.tree.map(predict_mean, belief.mean),
@@ -236,12 +236,12 @@ def _shapes(tree: PyTree) -> list[tuple[int, ...]]:
     return [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def _like(leaf: Array, number: Any) -> Array:
+def like_leaf(leaf: Array, number: Any) -> Array:
     """`number` in the leaf's floating type: a float64 scalar must not widen a float32 belief."""
     return jnp.asarray(number).astype(leaf.dtype)
 
 
-def _extremes(value: Any) -> tuple[Any, Any]:
+def extremes(value: Any) -> tuple[Any, Any]:
     """Smallest and largest number in an array, for checks; scalars and tracers as they are."""
     if isinstance(value, Tracer) or jnp.ndim(value) == 0 or jnp.size(value) == 0:
         return value, value

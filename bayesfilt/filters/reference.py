@@ -109,3 +109,90 @@ def settled_predicted_variance(
             return variance
         variance = following
     return variance
+
+
+class ReferenceVelocityStream(NamedTuple):
+    """Every number along a stream: [steps, ...weights], then [2] or [2, 2] (position, velocity)."""
+
+    predicted_mean: np.ndarray
+    predicted_covariance: np.ndarray
+    conditioned_mean: np.ndarray
+    conditioned_covariance: np.ndarray
+    innovation_mean: np.ndarray  # [steps, ...weights]
+    innovation_variance: np.ndarray  # [steps, ...weights]
+    last_mean: np.ndarray  # [...weights, 2], before the gradient after the end
+    last_covariance: np.ndarray
+    log_likelihood: float  # of all weights, in nats
+
+
+def reference_velocity_stream(
+    gradient: Any,
+    precision: Any,
+    taken_at: Any,
+    valid: Any,
+    mean: Any,
+    covariance: Any,
+    drift_scale: float,
+    stationary_variance: float,
+    velocity_shrink: float,
+    velocity_drift_scale: float,
+) -> ReferenceVelocityStream:
+    """Filter position and velocity of one array of weights, with 2 x 2 matrices.
+
+    Args:
+        gradient: [steps, ...weights], of the summed negative log likelihood.
+        precision: [steps, ...weights], h >= 0.
+        taken_at: [steps, ...weights], or None where each was taken at the predicted position.
+        valid: [steps] booleans.
+        mean: [...weights, 2], position and velocity before the first gradient.
+        covariance: [...weights, 2, 2].
+        drift_scale: standard deviation of the position's own move.
+        stationary_variance: may be infinite.
+        velocity_shrink: fraction of the velocity forgotten per step.
+        velocity_drift_scale: standard deviation of the velocity's move.
+    """
+    gradient = np.asarray(gradient, dtype=np.float64)
+    precision = np.asarray(precision, dtype=np.float64)
+    steps, weights = gradient.shape[0], gradient.shape[1:]
+    kept, added = 1.0, drift_scale * drift_scale
+    if not math.isinf(stationary_variance):
+        kept = math.exp(-added / (2 * stationary_variance))
+        added = -stationary_variance * math.expm1(-added / stationary_variance)
+    move = np.array([[kept, 1.0], [0.0, 1.0 - velocity_shrink]])
+    noise = np.diag([added, velocity_drift_scale**2])
+    shapes = [(2,), (2, 2)] * 2 + [(), ()]
+    names = ReferenceVelocityStream._fields[:6]
+    path = {
+        name: np.zeros((steps, *weights, *shape)) for name, shape in zip(names, shapes, strict=True)
+    }
+    last_mean, last_covariance = np.zeros((*weights, 2)), np.zeros((*weights, 2, 2))
+    log_likelihood = 0.0
+    for weight in np.ndindex(*weights):
+        m, s = np.asarray(mean)[weight], np.asarray(covariance)[weight]
+        for t in range(steps):
+            at = (t, *weight)
+            path["predicted_mean"][at], path["predicted_covariance"][at] = m, s
+            h = float(precision[at])
+            if valid[t] and h != 0:
+                place = m[0] if taken_at is None else float(np.asarray(taken_at)[at])
+                # g = h (place - w*) + noise of variance h, and nothing of the velocity
+                c = np.array([-h, 0.0])
+                surprise = float(gradient[at]) - (c @ m + h * place)
+                spread = c @ s @ c + h
+                log_likelihood -= 0.5 * math.log(2 * math.pi * spread)
+                log_likelihood -= 0.5 * surprise * surprise / spread
+                path["innovation_mean"][at] = surprise
+                path["innovation_variance"][at] = spread
+                gain = s @ c / spread
+                m = m + gain * surprise
+                rest = np.eye(2) - np.outer(gain, c)
+                s = rest @ s @ rest.T + h * np.outer(gain, gain)  # Joseph's form
+            path["conditioned_mean"][at], path["conditioned_covariance"][at] = m, s
+            m, s = move @ m, move @ s @ move.T + noise
+        last_mean[weight], last_covariance[weight] = m, s
+    return ReferenceVelocityStream(
+        **path,
+        last_mean=last_mean,
+        last_covariance=last_covariance,
+        log_likelihood=log_likelihood,
+    )

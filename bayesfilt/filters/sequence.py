@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
 from bayesfilt.checks import require_one_of
-from bayesfilt.filters.belief import Belief, Filter, Innovation
+from bayesfilt.filters.belief import AnyBelief, Filter, Innovation
 
 
 class GradientStream(NamedTuple):
@@ -44,14 +44,14 @@ class FilteredStream(NamedTuple):
     `conditioned` after it, `innovation` between the two (0 and variance 0 where missing).
     """
 
-    last: Belief
-    predicted: Belief | None
-    conditioned: Belief | None
+    last: AnyBelief
+    predicted: AnyBelief | None
+    conditioned: AnyBelief | None
     innovation: Innovation | None
 
 
 def filter_stream(
-    filter: Filter, belief: Belief, stream: GradientStream, *, keep: str = "all"
+    filter: Filter, belief: AnyBelief, stream: GradientStream, *, keep: str = "all"
 ) -> FilteredStream:
     """Condition and predict along a stream, one `lax.scan`; vmap over any argument.
 
@@ -76,7 +76,7 @@ def filter_stream(
 
 
 def stream_log_likelihood(
-    filter: Filter, belief: Belief, stream: GradientStream, *, precision_from: str
+    filter: Filter, belief: AnyBelief, stream: GradientStream, *, precision_from: str
 ) -> Float[Array, ""]:
     """Log likelihood of a stream's gradients under a filter, in nats, in float64 [KF-6].
 
@@ -116,11 +116,11 @@ def stream_log_likelihood(
 
 
 @functools.partial(jax.jit, static_argnums=3)
-def _scan_beliefs(filter: Filter, belief: Belief, stream: GradientStream, keep_all: bool):
+def _scan_beliefs(filter: Filter, belief: AnyBelief, stream: GradientStream, keep_all: bool):
     """Scan that `filter_stream` runs: the last belief, and what is kept of each step."""
     _require_steady_types(filter, belief, stream)
 
-    def step(predicted: Belief, recorded: GradientStream):
+    def step(predicted: AnyBelief, recorded: GradientStream):
         observed = _observed(recorded)
         conditioned = filter.condition(predicted, *observed)
         kept = (None, None, None)
@@ -132,15 +132,15 @@ def _scan_beliefs(filter: Filter, belief: Belief, stream: GradientStream, keep_a
 
 
 @jax.jit
-def _scan_log_likelihood(filter: Filter, belief: Belief, stream: GradientStream):
+def _scan_log_likelihood(filter: Filter, belief: AnyBelief, stream: GradientStream):
     """Scan that `stream_log_likelihood` runs: a float64 total per weight, summed at the end."""
     _require_steady_types(filter, belief, stream)
 
-    def score(predicted: Belief, recorded: GradientStream):
+    def score(predicted: AnyBelief, recorded: GradientStream):
         terms = filter.log_density(filter.innovation(predicted, *_observed(recorded)))
         return jax.tree.map(lambda term: term.astype(jnp.float64), terms)
 
-    def step(carry: tuple[Belief, PyTree], recorded: GradientStream):
+    def step(carry: tuple[AnyBelief, PyTree], recorded: GradientStream):
         predicted, total = carry
         total = jax.tree.map(jnp.add, total, score(predicted, recorded))
         return (filter.predict(filter.condition(predicted, *_observed(recorded))), total), None
@@ -197,10 +197,10 @@ def _checked(owner: str, stream: GradientStream) -> GradientStream:
     return stream
 
 
-def _require_steady_types(filter: Filter, belief: Belief, stream: GradientStream) -> None:
+def _require_steady_types(filter: Filter, belief: AnyBelief, stream: GradientStream) -> None:
     """Refuse a stream that would change the belief's types; seen while tracing only."""
 
-    def step(predicted: Belief, recorded: GradientStream) -> Belief:
+    def step(predicted: AnyBelief, recorded: GradientStream) -> AnyBelief:
         return filter.predict(filter.condition(predicted, *_observed(recorded)))
 
     after = jax.eval_shape(step, belief, _one_step(stream))
