@@ -143,7 +143,7 @@ class VelocityFilter(NamedTuple):
             shrink,
             growth,
             growth / self.transition.stationary_variance,  # 1 - (1 - s)², with all its digits
-            jnp.asarray(self.velocity_shrink),
+            self.velocity_shrink,
             jnp.square(self.velocity_drift_scale),
         )
 
@@ -380,7 +380,7 @@ def initial_velocity_belief(
     )
 
 
-def _require_velocity(owner: str, shrink: PerWeight, drift_scale: PerWeight) -> None:
+def _require_velocity(owner: str, shrink: Any, drift_scale: Any) -> None:
     """Refuse concrete numbers out of range: 0 <= c <= 1, 0 <= κ < inf."""
     names = {"velocity_shrink": shrink, "velocity_drift_scale": drift_scale}
     for name, value in names.items():
