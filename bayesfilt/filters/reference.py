@@ -174,11 +174,11 @@ def reference_velocity_stream(
             path["predicted_mean"][at], path["predicted_covariance"][at] = m, s
             h = float(precision[at])
             if valid[t] and h != 0:
-                place = m[0] if taken_at is None else float(np.asarray(taken_at)[at])
+                place = float(m[0]) if taken_at is None else float(np.asarray(taken_at)[at])
                 # g = h (place - w*) + noise of variance h, and nothing of the velocity
                 c = np.array([-h, 0.0])
-                surprise = float(gradient[at]) - (c @ m + h * place)
-                spread = c @ s @ c + h
+                surprise = float(gradient[at] - (c @ m + h * place))
+                spread = float(c @ s @ c + h)
                 log_likelihood -= 0.5 * math.log(2 * math.pi * spread)
                 log_likelihood -= 0.5 * surprise * surprise / spread
                 path["innovation_mean"][at] = surprise
