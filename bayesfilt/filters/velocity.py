@@ -55,14 +55,12 @@ def velocity_filter(
             units of a weight; stationary variance above 0, weight², and infinity is legal (no
             decay). With a velocity the optimum spreads further than the stationary variance.
         velocity_shrink: c in [0, 1], fraction of the velocity forgotten per step; 1 - c is the
-            memory of the momentum (Adam's b1). 0 is a velocity that never forgets, 1 one that
-            is new at every step.
+            memory of the momentum (Adam's b1). 0 never forgets, 1 is new at every step.
         velocity_drift_scale: standard deviation, finite and >= 0, of the velocity's random
             move in one step; units of a weight per step. With 0, and velocity_shrink=1, this
             is the diagonal filter.
 
-    All four are scalars, or arrays that broadcast against every leaf; they may be traced, and
-    are then not checked.
+    All are scalars, or arrays that broadcast against every leaf; traced, they are not checked.
 
     Returns:
         A `Filter` whose gradients are of the *summed* negative log likelihood.
@@ -100,11 +98,8 @@ class VelocityBelief(NamedTuple):
     @property
     def velocity_variance(self) -> PyTree[Float[Array, "..."]]:
         """Variance of the velocity whatever the position is, weight² per step²."""
-
-        def whole(coupling: Array, variance: Array, unexplained: Array) -> Array:
-            return coupling * coupling * variance + unexplained
-
-        return jax.tree.map(whole, self.coupling, self.variance, self.unexplained_variance)
+        explained = jax.tree.map(jnp.multiply, self.coupling, self.covariance)
+        return jax.tree.map(jnp.add, explained, self.unexplained_variance)
 
 
 class VelocityFilter(NamedTuple):
@@ -139,18 +134,14 @@ class VelocityFilter(NamedTuple):
         """Let every optimum move by its velocity and drift one step."""
         shrink = exact_shrink(*self.transition)
         growth = process_variance(*self.transition)
-        numbers = (
-            shrink,
-            growth,
-            growth / self.transition.stationary_variance,  # 1 - (1 - s)², with all its digits
-            self.velocity_shrink,
-            jnp.square(self.velocity_drift_scale),
-        )
+        rate = growth / self.transition.stationary_variance  # 1 - a², with all its digits
+        velocity_growth = jnp.square(self.velocity_drift_scale)
+        numbers = (shrink, growth, rate, self.velocity_shrink, velocity_growth)
 
-        def predict_mean(mean: Array, velocity: Array) -> Array:
+        def look_ahead(mean: Array, velocity: Array) -> Array:
             return predicted_position(mean, velocity, like_leaf(mean, shrink))
 
-        def predict_velocity(velocity: Array) -> Array:
+        def slow_down(velocity: Array) -> Array:
             return predicted_mean(velocity, like_leaf(velocity, self.velocity_shrink))
 
         def predict_covariance(variance: Array, coupling: Array, unexplained: Array) -> Covariance:
@@ -162,8 +153,8 @@ class VelocityFilter(NamedTuple):
         )
         variance, coupling, unexplained = _transposed(belief.mean, spread)
         return VelocityBelief(
-            mean=jax.tree.map(predict_mean, belief.mean, belief.velocity),
-            velocity=jax.tree.map(predict_velocity, belief.velocity),
+            mean=jax.tree.map(look_ahead, belief.mean, belief.velocity),
+            velocity=jax.tree.map(slow_down, belief.velocity),
             variance=variance,
             coupling=coupling,
             unexplained_variance=unexplained,
@@ -205,7 +196,7 @@ class VelocityFilter(NamedTuple):
 
 
 class Covariance(NamedTuple):
-    """Covariance of position and velocity in three numbers; see `VelocityBelief`."""
+    """Covariance of position and velocity in three numbers, as in `VelocityBelief`."""
 
     variance: PerWeight
     coupling: PerWeight
@@ -353,10 +344,8 @@ def initial_velocity_belief(
             f"{owner} has {what}, so init needs a finite variance to begin with, got variance=None."
         )
     if velocity_variance is None and not forgets:
-        raise ValueError(
-            f"{owner} has velocity_shrink=0, so init needs a finite velocity_variance to begin "
-            f"with, got velocity_variance=None."
-        )
+        wanted = "a finite velocity_variance to begin with, got velocity_variance=None"
+        raise ValueError(f"{owner} has velocity_shrink=0, so init needs {wanted}.")
     for leaf in jax.tree.leaves(velocity_variance):
         for extreme in extremes(leaf):
             require_non_negative(f"{owner}.init", "velocity_variance", extreme)
@@ -382,8 +371,7 @@ def initial_velocity_belief(
 
 def _require_velocity(owner: str, shrink: Any, drift_scale: Any) -> None:
     """Refuse concrete numbers out of range: 0 <= c <= 1, 0 <= κ < inf."""
-    names = {"velocity_shrink": shrink, "velocity_drift_scale": drift_scale}
-    for name, value in names.items():
+    for name, value in (("velocity_shrink", shrink), ("velocity_drift_scale", drift_scale)):
         if callable(value):
             raise ValueError(f"{owner} needs a number for {name}, got a schedule.")
     for extreme in extremes(shrink):
@@ -402,11 +390,8 @@ def _position(belief: VelocityBelief) -> Belief:
     return Belief(mean=belief.mean, variance=belief.variance)
 
 
-def _transposed(like: PyTree, spread: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+def _transposed(like: PyTree, spread: PyTree) -> list[PyTree]:
     """Three trees out of one tree of triples."""
     outline = jax.tree.structure(like)
     triples = outline.flatten_up_to(spread)
-    variance, coupling, unexplained = (
-        outline.unflatten([triple[i] for triple in triples]) for i in range(3)
-    )
-    return variance, coupling, unexplained
+    return [outline.unflatten([triple[i] for triple in triples]) for i in range(3)]
