@@ -53,6 +53,15 @@ def test_in_float32_slow_motion_keeps_its_spread():
         assert_allclose(getattr(end, name), getattr(exact, name), rtol=1e-4)
 
 
+def test_without_float64_slow_motion_keeps_its_spread(float32_only):
+    kalman = velocity_filter(
+        OrnsteinUhlenbeck(1e-4, 0.013), velocity_shrink=1e-3, velocity_drift_scale=1e-8
+    )
+    start = kalman.init(jnp.zeros(()))
+    end = jax.lax.fori_loop(0, 50_000, lambda _, belief: kalman.predict(belief), start)
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-4), end, start)
+
+
 def test_in_float32_a_stream_is_that_of_float64(moving_world):
     made = moving_world(6, steps=300, missing=0.1, numbers=(1e-3, 1.0, 0.01, 1e-4))
     single = jax.tree.map(lambda x: x if x.dtype == bool else x.astype(np.float32), made.stream)
