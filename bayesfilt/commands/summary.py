@@ -81,7 +81,10 @@ def _row(groups: dict[str, Group], free: Group, shadow: Group, index: int, name:
     diverged_at = _scalar(free, "diverged_at", run=index)
     follower = _place(shadow, "follower", name)
     all_weights = _place(shadow, "layer", "all")
-    part, fraction = _biggest_share(shadow, follower)
+    # After the leader's divergence there is nothing to agree with; a mean of what came before
+    # would read like agreement.
+    leads_on = _scalar(free, "diverged_at", run=0) in (None, NEVER)
+    part, fraction = _biggest_share(shadow, follower) if leads_on else (None, None)
     decay = groups.get("decay", {})
     return Row(
         optimizer=name,
@@ -91,7 +94,9 @@ def _row(groups: dict[str, Group], free: Group, shadow: Group, index: int, name:
         test_loss=_last(free, "test_loss", run=index),
         test_accuracy=_last(free, "test_accuracy", run=index),
         weight_distance=_last(free, "weight_distance", run=index) if index else None,
-        mean_cosine=_mean(_picked(shadow, "cosine", follower=follower, layer=all_weights)),
+        mean_cosine=_mean(_picked(shadow, "cosine", follower=follower, layer=all_weights))
+        if leads_on
+        else None,
         biggest_share=part,
         biggest_share_fraction=fraction,
         decay_kept=_scalar(decay, "decay_kept", optimizer=_place(decay, "optimizer", name)),
@@ -154,12 +159,11 @@ def _scalar(group: Group, variable: str, **at: int | None) -> float | None:
 
 
 def _last(group: Group, variable: str, **at: int | None) -> float | None:
-    """The last finite number."""
+    """The number at the last record; None where it is none, as after a divergence."""
     values = _picked(group, variable, **at)
-    if values is None:
+    if values is None or not values.size or not np.isfinite(values[-1]):
         return None
-    finite = values[np.isfinite(values)]
-    return float(finite[-1]) if finite.size else None
+    return float(values[-1])
 
 
 def _mean(values: np.ndarray | None) -> float | None:

@@ -3,6 +3,7 @@
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 
 from bayesfilt.custom_types import Params
 from bayesfilt.optimizers.units import SumOverBatchState
@@ -20,14 +21,21 @@ class HoldsVariance(Protocol):
 def posterior_variance(opt_state: Any) -> Params:
     """Posterior variance of each weight's optimum, a tree like the weights; weight².
 
-    Looks through `optax.chain`, `masked`, `inject_hyperparams` and any other nesting.
+    Looks through `optax.chain`, `masked`, `inject_hyperparams` and any other nesting. Where
+    `optax.masked` keeps weights from the filter, the tree has optax's empty nodes.
     Computed on demand: the states hold moments, not this. For a stack of states made under
     `jax.vmap`, map this function too.
 
     Raises:
-        ValueError: No filter in the state, or more than one.
+        ValueError: No filter in the state, more than one, or a stack of states.
     """
-    return filter_state(opt_state).posterior_variance()
+    state = filter_state(opt_state)
+    if jnp.ndim(getattr(state, "step", 0)):
+        raise ValueError(
+            "posterior_variance needs the state of one run, got a stack of them: "
+            "jax.vmap(posterior_variance)(states)."
+        )
+    return state.posterior_variance()
 
 
 def effective_learning_rate(opt_state: Any) -> Params:

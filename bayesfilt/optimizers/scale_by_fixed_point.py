@@ -61,5 +61,5 @@ def rate_and_half_epsilon(
     eta: Float[Array, ""], sigma2: Float[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The fixed point's scalars: eta, and half of eta/sigma^2 (infinite once sigma^2 is 0)."""
-    drifts = sigma2 > 0
+    drifts = sigma2 != 0  # NaN is a failure, and shows
     return eta, jnp.where(drifts, 0.5 * large_epsilon(eta, jnp.where(drifts, sigma2, 1)), jnp.inf)

@@ -120,7 +120,7 @@ def growth_and_rate(
 
     Both are 0 once a schedule has taken sigma^2 to 0: nothing drifts any more.
     """
-    drifts = sigma2 > 0
+    drifts = sigma2 != 0  # NaN is a failure, and shows
     growth = process_variance(eta, jnp.where(drifts, sigma2, 1))
     growth = jnp.where(drifts, growth, 0)
     return growth, growth / jnp.where(drifts, sigma2, 1)

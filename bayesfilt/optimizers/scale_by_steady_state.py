@@ -65,7 +65,7 @@ def prior_precision_and_stiffness(
     eta: Float[Array, ""], sigma2: Float[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The steady state's scalars: 1/sigma^2, and 4 a^2/q (infinite once nothing drifts)."""
-    drifts = sigma2 > 0
+    drifts = sigma2 != 0  # NaN is a failure, and shows
     safe = jnp.where(drifts, sigma2, 1)
     growth = process_variance(eta, safe)
     moves = drifts & (growth > 0)

@@ -139,7 +139,8 @@ def smallest_square(updates: Params) -> float:
 
     A weight without any gradient and without a prior has an infinite variance and a momentum of
     zero. With its square at the smallest normal number its step is 0, not NaN, and a gradient
-    whose square has vanished in its type moves its weight no further than the drift scale.
+    whose square has vanished from the running mean moves its weight by a few dozen drift
+    scales at most.
     """
     widths = (at_least_float32(leaf).dtype for leaf in jax.tree.leaves(updates))
     return max((float(jnp.finfo(width).tiny) for width in widths), default=0.0)

@@ -126,8 +126,8 @@ def tied_shrink(
 
     def decay(eta, sigma2):
         # A schedule may take both to 0 together: nothing drifts, nothing shrinks.
-        safe = jnp.where(sigma2 > 0, sigma2, 1)
-        return (jnp.where(sigma2 > 0, decay_per_step(eta, safe), 0),)
+        safe = jnp.where(sigma2 != 0, sigma2, 1)
+        return (jnp.where(sigma2 != 0, decay_per_step(eta, safe), 0),)
 
     def shrink_at(step):
         return scalars_at(decay, transition, step, jnp.result_type(float))[0]

@@ -25,6 +25,8 @@ from bayesfilt.simulate.program import (
 )
 from bayesfilt.tasks import Task
 
+MOST_STEPS = 1_000  # in one chunk, unless told: what Ctrl-C can cost
+
 
 class ChunkedRun(NamedTuple):
     """A run made in chunks, whole or as far as it came."""
@@ -52,7 +54,8 @@ def run_in_chunks(
         task: What is trained.
         num_steps: Steps in all.
         params: First weights; by default `task.init_params`.
-        steps_per_chunk: Rounded up to whole recording blocks; by default a tenth of the run.
+        steps_per_chunk: Rounded up to whole recording blocks; by default a tenth of
+            the run, and no more than 1,000 steps: so much is lost to Ctrl-C.
         on_progress: Called after each chunk with (completed steps, num_steps).
 
     Returns:
@@ -63,7 +66,8 @@ def run_in_chunks(
         ValueError: A length below 1.
     """
     check_program("run_in_chunks", num_steps, program.record_every)
-    wanted = -(-num_steps // 10) if steps_per_chunk is None else steps_per_chunk
+    default = min(-(-num_steps // 10), MOST_STEPS)
+    wanted = default if steps_per_chunk is None else steps_per_chunk
     require_at_least("run_in_chunks", "steps_per_chunk", wanted, 1)
     blocks = -(-wanted // program.record_every)
     steps_per_chunk = blocks * program.record_every

@@ -35,7 +35,7 @@ class RunRecord(NamedTuple):
     records: dict[str, Any]
     params: Params  # after the last step
     opt_state: Any
-    diverged_at: Int[Array, ""]  # first step with a loss or gradient that is not finite; -1: none
+    diverged_at: Int[Array, ""]  # first step with a number that is not finite; -1: none
 
 
 # One step: (task, carry) -> (carry, what the recorded step shows).

@@ -151,7 +151,7 @@ def _shadow_step(leader, following, task: Task, carry: Carry) -> tuple[Carry, Sh
         leader=led,
         followers=proposals,
     )
-    diverged_at = first_failure(carry, loss, gradient)
+    diverged_at = first_failure(carry, loss, gradient, led.updates)
     return moved(carry, led.updates, opt_state, diverged_at), view
 
 

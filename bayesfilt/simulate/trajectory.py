@@ -41,7 +41,7 @@ def simulate(
     become a constant of the program), and `jax.vmap` it over keys or hyperparameters.
     The same key gives every optimizer the same first weights and the same minibatches.
 
-    A step whose loss or gradient is not finite is not taken: the run stands still from
+    A step whose loss, gradient or update is not finite is not taken: the run stands still from
     there on, its records read NaN, and `diverged_at` names the step.
 
     Args:
@@ -89,7 +89,7 @@ def training_step(
     """Draw a minibatch, take its gradient, take the optimizer's step; stand still if it fails."""
     loss, gradient = observe(task, carry)
     updates, opt_state = optimizer.update(gradient, carry.opt_state, carry.params, value=loss)
-    diverged_at = first_failure(carry, loss, gradient)
+    diverged_at = first_failure(carry, loss, gradient, updates)
     view = StepView(
         step=carry.step,
         params=carry.params,
@@ -107,9 +107,14 @@ def observe(task: Task, carry: Carry) -> tuple[Float[Array, ""], Params]:
     return jax.value_and_grad(task.loss)(carry.params, batch)
 
 
-def first_failure(carry: Carry, loss: Float[Array, ""], gradient: Params) -> Int[Array, ""]:
-    """The step at which the run diverged: this one, an earlier one, or -1 for none."""
-    fails_now = ~all_finite(loss, gradient) & (carry.diverged_at == NEVER)
+def first_failure(
+    carry: Carry, loss: Float[Array, ""], gradient: Params, updates: Params
+) -> Int[Array, ""]:
+    """The step at which the run diverged: this one, an earlier one, or -1 for none.
+
+    The updates are looked at too: an optimizer can make 0/0 of a finite gradient.
+    """
+    fails_now = ~all_finite(loss, gradient, updates) & (carry.diverged_at == NEVER)
     return jnp.where(fails_now, carry.step, carry.diverged_at)
 
 

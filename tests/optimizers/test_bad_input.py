@@ -173,3 +173,19 @@ def test_an_unknown_optimizer_name_offers_the_nearest():
 def test_a_setting_checks_its_numbers(change):
     good = {"learning_rate": 1e-3, "weight_decay": 0.1, "batch_size": 64, "num_steps": 10}
     refused(lambda: Setting(**{**good, **change}), next(iter(change)))
+
+
+def test_a_stack_of_states_is_not_answered_wrongly():
+    def state_of(eta):
+        return adabayes(eta, 1.0, batch_size=4).init(WEIGHTS)
+
+    states = jax.vmap(state_of)(jnp.array([1e-3, 1e-2, 1e-1]))
+    refused(lambda: posterior_variance(states), "jax.vmap")
+    assert jax.vmap(posterior_variance)(states)["w"].shape == (3, 2, 3)
+
+
+@recipes
+def test_a_schedule_that_is_no_number_shows_and_does_not_freeze_the_run(make):
+    optimizer = make(1e-3, lambda step: jnp.nan, batch_size=4, weight_decay=0.0)
+    updates, _ = optimizer.update(WEIGHTS, optimizer.init(WEIGHTS), WEIGHTS)
+    assert np.all(np.isnan(updates["w"]))

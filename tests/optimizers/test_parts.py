@@ -11,6 +11,7 @@ from bayesfilt.optimizers import (
     Setting,
     adabayes_fixed_point,
     compose,
+    decay_to_zero,
     filter_parts,
     named_optimizer,
 )
@@ -93,3 +94,24 @@ def test_without_decay_the_filters_have_no_prior_and_still_run():
             optimizer = named_optimizer(name, setting).optimizer
             updates, _ = optimizer.update(stream(1)[0], optimizer.init(PARAMS), PARAMS)
             assert np.all(np.isfinite(updates["w"]))
+
+
+@pytest.mark.parametrize("name", ["adam_large_eps", "sgdw"])
+def test_the_limits_in_the_zoo_are_what_optax_makes_of_their_formulas(name):
+    setting = Setting(1e-2, 0.1, batch_size=8, num_steps=20, schedule="cosine")
+    eta, sigma2 = 1e-2, 1e-2 / (2 * 0.1)
+    rate = optax.cosine_decay_schedule(eta, 20)
+    if name == "sgdw":
+        by_hand = optax.chain(
+            optax.ema(0.9, debias=True),
+            optax.scale_by_learning_rate(lambda t: rate(t) / eta * sigma2 * 8),
+            decay_to_zero(lambda t: rate(t) * 0.1),
+        )
+    else:
+        by_hand = optax.adamw(rate, eps=eta / sigma2 / 8 + 1e-8, weight_decay=0.1)
+    ours = named_optimizer(name, setting).optimizer
+    state, hand = ours.init(PARAMS), by_hand.init(PARAMS)
+    for gradient in stream(8):
+        updates, state = ours.update(gradient, state, PARAMS)
+        wanted, hand = by_hand.update(gradient, hand, PARAMS)
+        np.testing.assert_allclose(updates["w"], wanted["w"], rtol=1e-12)

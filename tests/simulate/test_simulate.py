@@ -234,3 +234,12 @@ def test_first_weights_can_be_given(digits):
 def test_a_program_names_what_it_records():
     program = training(ADAMW, record_every=5)
     assert program.record_every == 5
+
+
+def test_an_update_that_is_not_finite_is_not_taken():
+    # Dead pixels make 0/0 of a finite gradient when epsilon is 0.
+    task = make_task("digits-mlp", batch_size=16, dtype="float64")
+    run = simulate(jax.random.key(0), task, optax.adamw(1e-3, eps=0.0), 1)
+    assert run.diverged_at == 0
+    start = task.init_params(jax.random.split(jax.random.key(0))[0])
+    jax.tree.map(np.testing.assert_array_equal, run.params, start)
