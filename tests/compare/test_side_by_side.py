@@ -10,7 +10,7 @@ from bayesfilt.compare import training_side_by_side, update_agreement
 from bayesfilt.compare.side_by_side import first_weights
 from bayesfilt.optimizers import adabayes
 from bayesfilt.simulate import run_in_chunks, shadow, simulate
-from bayesfilt.tasks import bowl_task
+from bayesfilt.tasks import bowl_task, make_task
 
 KEY = jax.random.key(5)
 TASK = bowl_task(
@@ -139,3 +139,21 @@ def test_nan_in_a_run_leaves_whole_numbers_alone():
     found = side_by_side(runs, measures={"counting": counting}).records["counting"]
     assert np.all(found["count"] == 3)
     assert np.isnan(found["number"][-1]).all()
+
+
+def test_the_divergence_recorded_is_from_the_leader_to_the_run_and_not_back():
+    task = make_task("digits-mlp", batch_size=16, dtype="float64")
+    params = task.init_params(jax.random.key(0))
+
+    def predicted(task, view):
+        return [task.log_probabilities(run.params) for run in view.runs]
+
+    program = training_side_by_side(
+        [optax.adam(1e-2), optax.sgd(1.0)], measures={"predicted": predicted}, record_every=4
+    )
+    done = run_in_chunks(program, jax.random.key(1), task, 9, params=(params, params)).record
+    leader, other = (np.asarray(each[-1]) for each in done.records["predicted"])
+    forth = np.mean(np.sum(np.exp(leader) * (leader - other), axis=-1))
+    back = np.mean(np.sum(np.exp(other) * (other - leader), axis=-1))
+    assert abs(forth - back) > 0.01 * forth
+    np.testing.assert_allclose(done.records["predictive_kl"][-1], [0, forth], rtol=1e-9, atol=1e-12)
