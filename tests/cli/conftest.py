@@ -1,5 +1,6 @@
 """Commands run in this process: exit code, what was said, and jax left as it was."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,14 @@ class Answer(NamedTuple):
 
 
 type Run = Callable[..., Answer]
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard():
+    """A job in a shell's background starts with SIGINT ignored; tests of Ctrl-C need it heard."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
