@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TAG = r"[A-Z]{2,5}-\d+"
+TAG = r"[A-Z][A-Z0-9]{1,4}-\d+"
 TAGS_AT_THE_END = re.compile(rf"\[({TAG}(?:, {TAG})*)\]\.?$")
 ROW = re.compile(rf"^\|\s*({TAG})\s*\|")
 PLACE = re.compile(r"`([\w.]+):([\w.]+)`")

@@ -129,12 +129,18 @@ SOME = {
     "rotation_per_step": (0.02, 0.9),
     "tracking_error": (0.2, 3.0, 1.5, 0.1),
     "optimal_learning_rate": (1.5, 0.1),
+    "equivalent_l2": (0.02, 0.3),
+    "l2_conditioned_variance": (0.7, 3.0, 0.2),
+    "l2_conditioned_mean": (0.7, 0.3, 1.5, 0.2),
+    "l2_shrink": (0.7, 0.2),
+    "momentum_l2_shrink": (0.2, 0.3, 0.9),
 }
 # Not elementwise, or not a formula of numbers: each has tests of its own.
 APART = {
     *("REGIMES", "CONVENTIONS", "AdamWSettings", "OrnsteinUhlenbeck", "regime"),
     *("adamw_from_transition", "transition_from_adamw", "convention_shrink"),
     *("condition_dense", "log_density_dense", "transition_at_batch_size"),
+    *("equivalent_penalty", "l2_misfit"),
     *("conditional_optimum", "expected_gradient", "coupled_drift_variance"),
 }
 # Tag of each formula, for the tests that go through them all.
