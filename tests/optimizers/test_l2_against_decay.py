@@ -24,7 +24,10 @@ def loss(params):
     return 0.5 * jnp.sum(CURVATURE * (params - OPTIMUM) ** 2)
 
 
-def path(optimizer, gradient_of=jax.grad(loss), start=START, steps=60):
+downhill = jax.grad(loss)
+
+
+def path(optimizer, gradient_of=downhill, start=START, steps=60):
     """The weights after each step."""
 
     def step(carry, _):
@@ -53,7 +56,7 @@ def divisor_of_a_warmed_up_adam():
     adam = optax.scale_by_adam()
     state = adam.init(START)
     for extra in noise:
-        _, state = adam.update(jax.grad(loss)(START) + extra, state)
+        _, state = adam.update(downhill(START) + extra, state)
     return jnp.sqrt(state.nu / (1 - 0.999**40)) + 1e-8
 
 

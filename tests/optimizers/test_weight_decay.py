@@ -89,7 +89,7 @@ def test_tied_decay_shrinks_a_zero_gradient_weight_by_the_first_order_ratio(make
 
 
 @pytest.mark.equation("OPT-6")
-def test_tied_decay_falls_with_the_square_of_a_schedule_on_the_drift_alone():
+def test_check_C3b_tied_decay_falls_with_the_square_of_a_schedule_on_the_drift_alone():
     shrink = tied_shrink(lambda t: 0.1 * (1 - t / 10), 0.4)
     np.testing.assert_allclose(
         [shrink(t) for t in range(11)], 0.0125 * (1 - np.arange(11) / 10) ** 2, atol=1e-16
@@ -97,7 +97,7 @@ def test_tied_decay_falls_with_the_square_of_a_schedule_on_the_drift_alone():
 
 
 @pytest.mark.equation("OPT-6")
-def test_tied_decay_falls_linearly_when_a_schedule_scales_both_rates():
+def test_check_C3b_tied_decay_falls_linearly_when_a_schedule_scales_both_rates():
     shrink = tied_shrink(lambda t: 0.1 * (1 - t / 10), lambda t: 0.4 * (1 - t / 10))
     np.testing.assert_allclose(
         [shrink(t) for t in range(11)], 0.0125 * (1 - np.arange(11) / 10), atol=1e-16

@@ -51,7 +51,7 @@ def test_gradients_of_a_matched_likelihood_scatter_as_much_as_they_bend():
 
 
 @pytest.mark.equation("CO-3")
-def test_the_optima_move_as_much_as_simulated_weights_make_them():
+def test_check_E1_the_optima_move_as_much_as_simulated_weights_make_them():
     moves = 0.02 * RNG.standard_normal((40_000, 5))
     shifts = np.asarray(
         jax.vmap(lambda m: conditional_optimum(jnp.asarray(HESSIAN), jnp.asarray(PARAMS) + m))(
@@ -68,7 +68,7 @@ def test_the_optima_move_as_much_as_simulated_weights_make_them():
 
 
 @pytest.mark.equation("CO-3")
-def test_weights_that_correlate_alike_drift_inversely_to_their_curvature():
+def test_check_E1_weights_that_correlate_alike_drift_inversely_to_their_curvature():
     scales = 10.0 ** np.linspace(-2, 2, 300)
     hessian = 0.3 * np.sqrt(np.outer(scales, scales)) + 0.7 * np.diag(scales)
     drift = np.asarray(coupled_drift_variance(jnp.asarray(hessian), 1.0))

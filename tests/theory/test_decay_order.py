@@ -60,7 +60,7 @@ def followed(h, drift):
         (4.0, OrnsteinUhlenbeck(drift_scale=0.01, stationary_variance=0.01)),  # 0.005 and 0.017
     ],
 )
-def test_the_two_orders_part_by_the_shrink_of_each_step(h, drift):
+def test_check_C6_the_two_orders_part_by_the_shrink_of_each_step(h, drift):
     _, after, before = followed(h, drift)
     settled = float(steady_state_variance(jnp.float64(h), *drift))
     prior = float(drifted_variance(jnp.float64(settled), *drift))
@@ -75,7 +75,7 @@ def test_the_two_orders_part_by_the_shrink_of_each_step(h, drift):
 
 
 @pytest.mark.equation("KF-3", "KF-4")
-def test_only_the_filters_order_errs_as_little_as_it_believes():
+def test_check_C6_only_the_filters_order_errs_as_little_as_it_believes():
     h, drift = 25.0, OrnsteinUhlenbeck(drift_scale=0.1, stationary_variance=0.02)
     optimum, after, before = followed(h, drift)
     settled = steady_state_variance(jnp.float64(h), *drift)

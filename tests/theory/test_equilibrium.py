@@ -35,7 +35,7 @@ def impulse_response(eta, shrink, b1, steps):
 @pytest.mark.equation("EQ-1", "EQ-2")
 @pytest.mark.parametrize("shrink", [0.3, 0.02, 1e-3])
 @pytest.mark.parametrize("b1", [0.0, 0.9, 0.99])
-def test_noise_alone_gives_the_weight_the_size_of_its_impulse_response(shrink, b1):
+def test_check_C2_noise_alone_gives_the_weight_the_size_of_its_impulse_response(shrink, b1):
     eta = 3e-3
     response = impulse_response(eta, shrink, b1, steps=int(30 / min(shrink, 1 - b1)))
     ours = float(equilibrium_rms_with_momentum(eta, shrink, b1))
@@ -45,7 +45,7 @@ def test_noise_alone_gives_the_weight_the_size_of_its_impulse_response(shrink, b
 
 
 @pytest.mark.equation("EQ-1")
-def test_the_equilibrium_of_adamw_is_the_prior_of_its_filter():
+def test_check_C1_the_equilibrium_of_adamw_is_the_prior_of_its_filter():
     drift = transition_from_adamw(1e-3, 0.1)
     rms = equilibrium_rms(drift.drift_scale, decay_per_step(*drift))
     assert float(rms) == pytest.approx(np.sqrt(drift.stationary_variance), rel=1e-4)
@@ -53,7 +53,7 @@ def test_the_equilibrium_of_adamw_is_the_prior_of_its_filter():
 
 
 @pytest.mark.equation("EQ-2")
-def test_momentum_hardly_changes_the_equilibrium():
+def test_check_C2_momentum_hardly_changes_the_equilibrium():
     plain = float(equilibrium_rms(1e-3, 1e-4))
     for b1 in (0.0, 0.5, 0.9, 0.99):
         assert float(equilibrium_rms_with_momentum(1e-3, 1e-4, b1)) == pytest.approx(
@@ -62,7 +62,7 @@ def test_momentum_hardly_changes_the_equilibrium():
 
 
 @pytest.mark.equation("EQ-3")
-def test_a_weight_is_a_running_mean_of_its_updates_over_weight_decay():
+def test_check_C4_a_weight_is_a_running_mean_of_its_updates_over_weight_decay():
     rng = np.random.default_rng(2)
     learning_rate, weight_decay = 0.01, 2.0
     updates = rng.standard_normal(400) + 0.3
@@ -79,7 +79,7 @@ def test_a_weight_is_a_running_mean_of_its_updates_over_weight_decay():
 
 @pytest.mark.equation("EQ-4")
 @pytest.mark.parametrize("b1", [0.0, 0.9])
-def test_a_layer_turns_by_the_angle_between_two_steps_of_its_noise(b1):
+def test_check_F2b_a_layer_turns_by_the_angle_between_two_steps_of_its_noise(b1):
     shrink, width, steps = 0.02, 60_000, 400
     rng = np.random.default_rng(4)
     weight, momentum = np.zeros(width), np.zeros(width)
@@ -94,7 +94,7 @@ def test_a_layer_turns_by_the_angle_between_two_steps_of_its_noise(b1):
 
 
 @pytest.mark.equation("EQ-4")
-def test_the_turn_is_the_arc_cosine_of_the_correlation():
+def test_check_F2b_the_turn_is_the_arc_cosine_of_the_correlation():
     for shrink, b1 in [(0.3, 0.0), (0.02, 0.9), (0.9, 0.5)]:
         response = impulse_response(1.0, shrink, b1, steps=3000)
         correlation = response[1:] @ response[:-1] / (response @ response)
@@ -104,7 +104,7 @@ def test_the_turn_is_the_arc_cosine_of_the_correlation():
 
 @pytest.mark.equation("EQ-5")
 @pytest.mark.parametrize("mean_square_per_example", [1e-9, 1e-3, 1e2])
-def test_a_larger_batch_scales_sgd_linearly_and_adam_by_the_root(mean_square_per_example):
+def test_check_F1_a_larger_batch_scales_sgd_linearly_and_adam_by_the_root(mean_square_per_example):
     batch_size, ratio = 32, 4.0
     drift = OrnsteinUhlenbeck(drift_scale=1e-4, stationary_variance=2e-3)
     larger = transition_at_batch_size(drift, ratio)

@@ -57,7 +57,7 @@ def test_the_process_variance_has_all_its_digits_at_every_decay(decay, dtype):
 
 
 @pytest.mark.equation("OU-3")
-def test_a_chain_of_exact_steps_has_the_stationary_variance():
+def test_check_A2_a_chain_of_exact_steps_has_the_stationary_variance():
     eta, sigma2 = 1.0, 1.0  # a decay of one half: the first-order pair would give 4/3
     kept = float(retention(eta, sigma2))
     added = float(process_variance(eta, sigma2))
@@ -66,7 +66,7 @@ def test_a_chain_of_exact_steps_has_the_stationary_variance():
 
 
 @pytest.mark.equation("OU-4", "OU-5")
-def test_a_chain_of_first_order_steps_overshoots_as_foretold():
+def test_check_A2_a_chain_of_first_order_steps_overshoots_as_foretold():
     eta, sigma2 = 1.0, 1.0
     variance, standard_error = simulated_chain(float(first_order_retention(eta, sigma2)), eta**2)
     wanted = float(linearised_stationary_variance(eta, sigma2))

@@ -20,7 +20,7 @@ ETA, SIGMA2 = 1e-4, 1e-2
 
 
 @pytest.mark.equation("REG-1", "FP-1")
-def test_at_the_crossover_the_step_is_the_golden_fraction_of_the_stationary_variance():
+def test_check_A4_at_the_crossover_the_step_is_the_golden_fraction_of_the_stationary_variance():
     rms = crossover_gradient(ETA, SIGMA2)
     golden = 0.6180339887498949
     ours = fixed_point_variance(jnp.square(rms), ETA, SIGMA2)
@@ -31,7 +31,7 @@ def test_at_the_crossover_the_step_is_the_golden_fraction_of_the_stationary_vari
 
 
 @pytest.mark.equation("REG-1", "FP-2")
-def test_in_mean_gradients_the_crossover_is_the_same_for_every_batch_size():
+def test_check_A5_in_mean_gradients_the_crossover_is_the_same_for_every_batch_size():
     for batch_size in (1, 32, 4096):
         sigma2 = 0.1 / batch_size  # SGD's learning rate on the mean loss is 0.1
         mean_gradient = float(crossover_gradient(1e-3, sigma2)) / batch_size
@@ -79,7 +79,7 @@ def test_information_is_one_at_the_crossover_and_squares_with_the_gradient():
 
 
 @pytest.mark.equation("REG-2")
-def test_information_does_not_change_with_the_batch_size():
+def test_check_F1_information_does_not_change_with_the_batch_size():
     h, ratio = 3.0, 8.0  # summed precision and drift variance both go as the batch size
     before = information_per_step(jnp.float64(h), ETA, SIGMA2)
     after = information_per_step(jnp.float64(h * ratio), ETA * np.sqrt(ratio), SIGMA2)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import ive
 
 from bayesfilt.theory import (
     conditioned_variance,
@@ -96,14 +97,14 @@ def test_a_prior_of_no_width_leaves_no_variance_unless_nothing_drifts():
 
 
 @pytest.mark.equation("RIC-1", "FP-1")
-def test_the_fixed_point_is_the_exact_root_to_first_order_in_the_gain():
+def test_check_A3_the_fixed_point_is_the_exact_root_to_first_order_in_the_gain():
     eta, sigma2 = 1e-3, 1e-2
     h = jnp.asarray(10.0 ** np.linspace(-4, 8, 400))
     exact = np.asarray(steady_state_variance(h, eta, sigma2))
     closed = np.asarray(fixed_point_variance(h, eta, sigma2))
     gain = exact * np.asarray(h)
     error = np.abs(closed / exact - 1)
-    assert error[gain < 0.05].max() < 0.03
+    assert 0.025 < error[gain < 0.05].max() < 0.95**-0.5 - 1
     # The error is the gain's size, neither larger nor of higher order: halved with the gain.
     small = (gain > 1e-4) & (gain < 1e-1)
     assert (error[small] / gain[small]).max() < 0.6
@@ -139,7 +140,7 @@ def test_the_cores_for_loops_are_the_formulas_away_from_their_edges(sigma2):
 
 @pytest.mark.equation("FP-1", "RIC-1")
 @pytest.mark.parametrize("settled", [fixed_point_variance, steady_state_variance])
-def test_quiet_gradients_give_the_stationary_variance_and_loud_ones_adams_step(settled):
+def test_check_A4_quiet_gradients_give_the_stationary_variance_and_loud_ones_adams_step(settled):
     eta, sigma2 = 1e-4, 1e-2
     quiet = float(settled(jnp.float64((1e-6 * eta / sigma2) ** 2), eta, sigma2))
     assert quiet == pytest.approx(sigma2, rel=1e-10)
@@ -171,7 +172,7 @@ def test_the_degenerate_corners_have_the_values_that_continuity_gives(settled):
 
 
 @pytest.mark.equation("FP-2")
-def test_adam_with_the_large_epsilon_is_never_a_fifth_from_the_fixed_point():
+def test_check_A11_adam_with_the_large_epsilon_is_never_a_fifth_from_the_fixed_point():
     eta, sigma2 = 1e-3, 1e-2
     eps = float(large_epsilon(eta, sigma2))
     rms = eps * 10.0 ** np.linspace(-8, 8, 4001)
@@ -202,7 +203,7 @@ def test_static_variance_at_its_corners():
 
 
 @pytest.mark.equation("RIC-4")
-def test_when_the_drift_stops_the_step_can_fall_no_faster_than_one_over_time():
+def test_check_A9_when_the_drift_stops_the_step_can_fall_no_faster_than_one_over_time():
     h, eta, steps = 100.0, 1e-3, 500
     start = float(steady_state_variance(jnp.float64(h), eta, jnp.inf))
     variance = jnp.float64(start)
@@ -214,7 +215,7 @@ def test_when_the_drift_stops_the_step_can_fall_no_faster_than_one_over_time():
 
 
 @pytest.mark.equation("FP-1", "RIC-0")
-def test_drift_that_fades_as_one_over_time_makes_adagrad():
+def test_check_A8_drift_that_fades_as_one_over_time_makes_adagrad():
     g2, eta, steps = 4.0, 1e-2, 20_000
     adagrad = eta / np.sqrt(g2 * steps)
     closed = fixed_point_variance(jnp.float64(g2), eta / np.sqrt(steps), jnp.inf)
@@ -222,7 +223,9 @@ def test_drift_that_fades_as_one_over_time_makes_adagrad():
     variance = 1.0
     for step in range(1, steps + 1):
         variance = 1 / (1 / (variance + eta**2 / step) + g2)
-    assert variance == pytest.approx(adagrad, rel=0.2)  # the recursion lags behind, by 1/√t
+    # The recursion lags behind, by a tenth here, as dp/dt = η²/t - h p² does from p = inf.
+    z = 2 * eta * np.sqrt(g2 * steps)
+    assert variance / adagrad == pytest.approx(ive(0, z) / ive(1, z), rel=1e-3)
 
 
 @pytest.mark.equation("RIC-5")

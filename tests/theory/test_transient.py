@@ -46,7 +46,7 @@ TIMES = np.array([0.5, 3.0, 11.0, 40.0, 200.0])
 
 
 @pytest.mark.equation("RIC-2")
-def test_from_certainty_the_variance_rises_as_a_hyperbolic_tangent():
+def test_check_A7_from_certainty_the_variance_rises_as_a_hyperbolic_tangent():
     ours = transient_from_zero(jnp.asarray(TIMES), jnp.float64(H), ETA)
     np.testing.assert_allclose(ours, integrated(0.0, TIMES, H, ETA, np.inf), rtol=1e-8)
     printed = ETA / np.sqrt(H) * np.tanh(ETA * np.sqrt(H) * TIMES)
@@ -54,7 +54,7 @@ def test_from_certainty_the_variance_rises_as_a_hyperbolic_tangent():
 
 
 @pytest.mark.equation("RIC-2")
-def test_from_ignorance_the_variance_falls_as_a_hyperbolic_cotangent():
+def test_check_A7_from_ignorance_the_variance_falls_as_a_hyperbolic_cotangent():
     ours = transient_from_infinity(jnp.asarray(TIMES), jnp.float64(H), ETA)
     np.testing.assert_allclose(ours, integrated(np.inf, TIMES, H, ETA, np.inf), rtol=1e-8)
     printed = ETA / np.sqrt(H) / np.tanh(ETA * np.sqrt(H) * TIMES)
@@ -75,7 +75,7 @@ def test_from_anywhere_the_variance_follows_the_riccati_equation(initial, sigma2
 
 
 @pytest.mark.equation("RIC-2", "RIC-6")
-def test_the_recursion_follows_the_transient_when_the_gain_is_small():
+def test_check_A7_the_recursion_follows_the_transient_when_the_gain_is_small():
     h, eta, sigma2 = 4.0, 1e-3, 0.05  # gains of 2e-3 in the end, and of 0.2 after one step
     for initial, curve in [
         (0.0, lambda t: transient_from_zero(t, jnp.float64(h), eta)),
@@ -91,7 +91,7 @@ def test_the_recursion_follows_the_transient_when_the_gain_is_small():
 
 
 @pytest.mark.equation("RIC-3")
-def test_a_disturbance_of_the_variance_is_forgotten_in_the_time_constant():
+def test_check_A7_a_disturbance_of_the_variance_is_forgotten_in_the_time_constant():
     h, eta = jnp.float64(H), 1e-4
     steps = float(time_constant(h, eta))
     assert steps == pytest.approx(1 / (2 * 1e-4 * np.sqrt(40)), rel=1e-14)
