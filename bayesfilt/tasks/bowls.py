@@ -7,6 +7,7 @@ gradient, which filters read, is B H (w - w*) plus noise of covariance B R. R = 
 identity, under which a filter's gain equals its variance.
 """
 
+import abc
 import dataclasses
 
 import jax
@@ -23,18 +24,18 @@ from bayesfilt.tasks.task import float_dtype, whole_batch_size
 _ROUNDING = 1e-10
 
 
-class _Surface:
+class _Surface(abc.ABC):
     """What every surface shares: a noise-free height, and a batch that tilts it."""
 
     batch_size: int
 
+    @abc.abstractmethod
     def expected_loss(self, params: Params) -> Float[Array, ""]:
         """Height above the minimum without noise."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def minimum(self) -> Params:
         """Weights at which `expected_loss` is 0, and so is `loss` on every batch."""
-        raise NotImplementedError
 
     def loss(self, params: Params, batch: Params) -> Float[Array, ""]:
         """Height above the minimum, tilted by `batch`: the noise in the mean gradient."""
