@@ -154,12 +154,9 @@ def reference_velocity_stream(
     gradient = np.asarray(gradient, dtype=np.float64)
     precision = np.asarray(precision, dtype=np.float64)
     steps, weights = gradient.shape[0], gradient.shape[1:]
-    kept, added = 1.0, drift_scale * drift_scale
-    if not math.isinf(stationary_variance):
-        kept = math.exp(-added / (2 * stationary_variance))
-        added = -stationary_variance * math.expm1(-added / stationary_variance)
-    move = np.array([[kept, 1.0], [0.0, 1.0 - velocity_shrink]])
-    noise = np.diag([added, velocity_drift_scale**2])
+    move, noise = reference_velocity_motion(
+        drift_scale, stationary_variance, velocity_shrink, velocity_drift_scale
+    )
     shapes = [(2,), (2, 2)] * 2 + [(), ()]
     names = ReferenceVelocityStream._fields[:6]
     path = {
@@ -175,18 +172,13 @@ def reference_velocity_stream(
             h = float(precision[at])
             if valid[t] and h != 0:
                 place = float(m[0]) if taken_at is None else float(np.asarray(taken_at)[at])
-                # g = h (place - w*) + noise of variance h, and nothing of the velocity
-                c = np.array([-h, 0.0])
-                surprise = float(gradient[at] - (c @ m + h * place))
-                spread = float(c @ s @ c + h)
+                m, s, surprise, spread = reference_velocity_condition(
+                    m, s, float(gradient[at]), h, place
+                )
                 log_likelihood -= 0.5 * math.log(2 * math.pi * spread)
                 log_likelihood -= 0.5 * surprise * surprise / spread
                 path["innovation_mean"][at] = surprise
                 path["innovation_variance"][at] = spread
-                gain = s @ c / spread
-                m = m + gain * surprise
-                rest = np.eye(2) - np.outer(gain, c)
-                s = rest @ s @ rest.T + h * np.outer(gain, gain)  # Joseph's form
             path["conditioned_mean"][at], path["conditioned_covariance"][at] = m, s
             m, s = move @ m, move @ s @ move.T + noise
         last_mean[weight], last_covariance[weight] = m, s
@@ -196,3 +188,32 @@ def reference_velocity_stream(
         last_covariance=last_covariance,
         log_likelihood=log_likelihood,
     )
+
+
+def reference_velocity_motion(
+    drift_scale: float,
+    stationary_variance: float,
+    velocity_shrink: float,
+    velocity_drift_scale: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix that moves (position, velocity) one step on, and the covariance it adds."""
+    kept, added = 1.0, drift_scale * drift_scale
+    if not math.isinf(stationary_variance):
+        kept = math.exp(-added / (2 * stationary_variance))
+        added = -stationary_variance * math.expm1(-added / stationary_variance)
+    move = np.array([[kept, 1.0], [0.0, 1.0 - velocity_shrink]])
+    return move, np.diag([added, velocity_drift_scale**2])
+
+
+def reference_velocity_condition(
+    mean: np.ndarray, covariance: np.ndarray, gradient: float, precision: float, place: float
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Mean and covariance [2], [2, 2] after a gradient; then the surprise, and its variance."""
+    # g = h (place - w*) + noise of variance h, and nothing of the velocity
+    c = np.array([-precision, 0.0])
+    surprise = float(gradient - (c @ mean + precision * place))
+    spread = float(c @ covariance @ c + precision)
+    gain = covariance @ c / spread
+    rest = np.eye(2) - np.outer(gain, c)
+    covariance = rest @ covariance @ rest.T + precision * np.outer(gain, gain)  # Joseph's form
+    return mean + gain * surprise, covariance, surprise, spread
