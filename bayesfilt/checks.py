@@ -30,6 +30,14 @@ def require_number(owner: str, name: str, value: Any) -> None:
         raise ValueError(f"{owner} needs a real number for {name}, got {name}={value!r}.")
 
 
+def require_finite(owner: str, name: str, value: Any) -> None:
+    """Refuse a concrete number that is infinite or NaN."""
+    require_number(owner, name, value)
+    number = concrete_number(value)
+    if number is not None and not math.isfinite(number):
+        raise ValueError(f"{owner} needs a finite {name}, got {name}={number:g}.")
+
+
 def require_positive(owner: str, name: str, value: Any, *, infinite: bool = False) -> None:
     """Refuse a concrete number that is not above zero; `infinite` says whether inf is legal."""
     require_number(owner, name, value)

@@ -2,12 +2,19 @@
 
 from bayesfilt.filters.belief import Belief, Filter, Innovation
 from bayesfilt.filters.diagonal import DiagonalFilter, diagonal_filter
+from bayesfilt.filters.noise_ratio import NoiseRatioFilter, matched_stream, noise_ratio_filter
+from bayesfilt.filters.ornstein_uhlenbeck import (
+    OrnsteinUhlenbeckFilter,
+    ornstein_uhlenbeck_filter,
+)
+from bayesfilt.filters.random_walk import RandomWalkFilter, random_walk_filter
 from bayesfilt.filters.sequence import (
     FilteredStream,
     GradientStream,
     filter_stream,
     stream_log_likelihood,
 )
+from bayesfilt.filters.static import StaticFilter, static_filter
 from bayesfilt.filters.steady_state import SteadyStateFilter, steady_state_filter
 from bayesfilt.filters.velocity import VelocityBelief, VelocityFilter, velocity_filter
 
@@ -18,11 +25,20 @@ __all__ = [
     "FilteredStream",
     "GradientStream",
     "Innovation",
+    "NoiseRatioFilter",
+    "OrnsteinUhlenbeckFilter",
+    "RandomWalkFilter",
+    "StaticFilter",
     "SteadyStateFilter",
     "VelocityBelief",
     "VelocityFilter",
     "diagonal_filter",
     "filter_stream",
+    "matched_stream",
+    "noise_ratio_filter",
+    "ornstein_uhlenbeck_filter",
+    "random_walk_filter",
+    "static_filter",
     "steady_state_filter",
     "stream_log_likelihood",
     "velocity_filter",

@@ -131,9 +131,11 @@ def rebased_gradient(
 
 
 def innovation_variance(
-    variance: Float[Array, " *dims"], precision: Float[Array, " *dims"]
+    variance: Float[Array, " *dims"],
+    precision: Float[Array, " *dims"],
+    noise_ratio: float | Float[Array, " *#dims"] = 1.0,
 ) -> Float[Array, " *dims"]:
-    """Variance of the surprise in a gradient, h + h² v = h (1 + h v) [KF-6].
+    """Variance of the surprise in a gradient, R + h² v = h (r + h v) with R = r h [KF-6].
 
     The noise of the gradient plus the belief's own uncertainty seen through the curvature;
     0 where the precision is 0. Overflows where h² v does.
@@ -141,5 +143,6 @@ def innovation_variance(
     Args:
         variance: v of the belief before the gradient, weight².
         precision: h >= 0; 1/weight².
+        noise_ratio: r > 0, noise variance of the gradient over its curvature; a pure number.
     """
-    return precision * (1 + variance * precision)
+    return precision * (noise_ratio + variance * precision)

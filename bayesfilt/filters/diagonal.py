@@ -62,12 +62,7 @@ class DiagonalFilter(NamedTuple):
         self, belief: Belief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None = None
     ) -> Belief:
         """Absorb one gradient, worth `precision` and taken at `taken_at`."""
-        surprise = innovation_mean(belief, gradient, precision, taken_at)
-        variance = jax.tree.map(conditioned_variance, belief.variance, precision)
-        return Belief(
-            mean=jax.tree.map(conditioned_mean, belief.mean, variance, surprise),
-            variance=variance,
-        )
+        return conditioned_belief(belief, gradient, precision, taken_at)
 
     def innovation(
         self, belief: Belief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None = None
@@ -118,6 +113,20 @@ def initial_belief(
                 f"{owner} has an infinite stationary_variance, so init needs a finite variance "
                 f"to begin with, got variance=None."
             )
+    return given_belief(owner, mean, variance)
+
+
+def given_belief(owner: str, mean: Params, variance: PyTree | Scalar | None) -> Belief:
+    """`initial_belief` where the model has no variance of its own to begin with.
+
+    Raises:
+        ValueError: no variance, and what `initial_belief` refuses.
+    """
+    if variance is None:
+        raise ValueError(
+            f"{owner} has no stationary variance and no diffuse start, so init needs a finite "
+            f"variance to begin with, got variance=None."
+        )
     for leaf in jax.tree.leaves(variance):
         for extreme in extremes(leaf):
             require_non_negative(f"{owner}.init", "variance", extreme)
@@ -128,42 +137,87 @@ def initial_belief(
             raise ValueError(f"{owner}.init needs real floating weights, got {leaf.dtype}.")
         return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
-    def spread(mean: Array, variance: Any) -> Array:
-        return jnp.broadcast_to(like_leaf(mean, variance), mean.shape)
-
     means = jax.tree.map(start, mean)
-    if jax.tree_util.all_leaves([variance]):  # one number for all
-        variance = jax.tree.map(lambda _: variance, means)
-    return Belief(mean=means, variance=jax.tree.map(spread, means, variance))
+    return Belief(mean=means, variance=spread_over(f"{owner}.init", "variance", means, variance))
 
 
-def predicted_belief(transition: OrnsteinUhlenbeck, belief: Belief) -> Belief:
-    """Every optimum one step later: means shrink, variances relax towards the stationary one."""
+def spread_over(owner: str, name: str, weights: Params, value: PyTree | PerWeight) -> PyTree:
+    """`value` as a tree like `weights`, in the shape and floating type of each leaf.
+
+    Args:
+        owner: who asks, for messages.
+        name: of the value, for messages.
+        weights: a tree of floating arrays.
+        value: one number or array for all leaves, against each of which it broadcasts; or a
+            tree like `weights` of such.
+
+    Raises:
+        ValueError: a tree unlike `weights`, or an array that does not broadcast.
+    """
+    if jax.tree_util.all_leaves([value]):
+        value = jax.tree.map(lambda _: value, weights)
+    wanted, got = jax.tree.structure(weights), jax.tree.structure(value)
+    if got != wanted:
+        raise ValueError(f"{owner} with weights {wanted} needs a {name} like them, got {got}.")
+
+    def spread(leaf: Array, number: Any) -> Array:
+        return jnp.broadcast_to(like_leaf(leaf, number), leaf.shape)
+
+    return jax.tree.map(spread, weights, value)
+
+
+def predicted_belief(
+    transition: OrnsteinUhlenbeck, belief: Belief, towards: PyTree | None = None
+) -> Belief:
+    """Every optimum one step later: means shrink, variances relax towards the stationary one.
+
+    Args:
+        transition: numbers of the drift.
+        belief: conditioned.
+        towards: what means shrink to, a tree like the belief's mean; None for 0.
+    """
     shrink = exact_shrink(*transition)
     growth = process_variance(*transition)
     rate = growth / transition.stationary_variance  # 1 - a², with all its digits
 
-    def predict_mean(mean: Array) -> Array:
-        return predicted_mean(mean, like_leaf(mean, shrink))
+    def predict_mean(mean: Array, towards: PerWeight = 0.0) -> Array:
+        return predicted_mean(mean, like_leaf(mean, shrink), towards)
 
     def predict_variance(variance: Array) -> Array:
         return relaxed_variance(variance, like_leaf(variance, growth), like_leaf(variance, rate))
 
+    means = (belief.mean,) if towards is None else (belief.mean, towards)
     return Belief(
-        mean=jax.tree.map(predict_mean, belief.mean),
+        mean=jax.tree.map(predict_mean, *means),
         variance=jax.tree.map(predict_variance, belief.variance),
     )
 
 
-def predicted_mean(mean: Float[Array, " *dims"], shrink: PerWeight) -> Float[Array, " *dims"]:
-    """Mean of the optimum one step later, m - s m [KF-4].
+def predicted_mean(
+    mean: Float[Array, " *dims"], shrink: PerWeight, towards: PerWeight = 0.0
+) -> Float[Array, " *dims"]:
+    """Mean of the optimum one step later, m - s (m - c) [KF-4].
 
     Args:
         mean: m of the conditioned belief; units of a weight.
         shrink: s = 1 - retention, in [0, 1], as `theory.exact_shrink` gives it. Never formed
             from the retention: in float32 that loses a shrink below 6e-8 altogether.
+        towards: c, the mean of the optimum with no data, for ever; units of a weight. With 0
+            the shrink is weight decay.
     """
-    return mean - shrink * mean
+    return mean - shrink * (mean - towards)
+
+
+def conditioned_belief(
+    belief: Belief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None
+) -> Belief:
+    """Every belief after a gradient whose noise variance is its precision."""
+    surprise = innovation_mean(belief, gradient, precision, taken_at)
+    variance = jax.tree.map(conditioned_variance, belief.variance, precision)
+    return Belief(
+        mean=jax.tree.map(conditioned_mean, belief.mean, variance, surprise),
+        variance=variance,
+    )
 
 
 def conditioned_mean(
