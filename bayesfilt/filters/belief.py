@@ -15,7 +15,7 @@ The precision h is at once the curvature (how strongly g answers to being away f
 optimum) and the noise of g. That double role is why the gain, measured in weight per unit of
 gradient, is the posterior variance itself: the mean moves by `- variance * gradient`, so the
 variance is the learning rate. Where noise and curvature differ this is no longer true, and
-another filter is needed.
+another filter is needed: `noise_ratio`.
 
 **The belief.** A Gaussian over w*: `mean` and `variance`. A filter moves it in two ways, and
 the names are law in this house: `predict` lets the optimum drift one step, `condition`

@@ -5,7 +5,9 @@ seen loud gradients is known well and learns slowly, a quiet one remembers its s
 variance. `steady_state` is the same filter with the transient of the variance left out.
 """
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -81,13 +83,18 @@ class DiagonalFilter(NamedTuple):
 
 def require_transition(owner: str, transition: OrnsteinUhlenbeck) -> None:
     """Refuse concrete numbers out of range: 0 < drift scale < inf, 0 < stationary variance."""
-    for name, value in transition._asdict().items():
-        if callable(value):
+    above_zero = functools.partial(require_positive, infinite=True)
+    require_every(require_positive, owner, "drift_scale", transition.drift_scale)
+    require_every(above_zero, owner, "stationary_variance", transition.stationary_variance)
+
+
+def require_every(check: Callable[[str, str, Any], None], owner: str, name: str, tree: Any) -> None:
+    """Refuse a tree of numbers and arrays with one that `check` refuses, and schedules."""
+    for leaf in jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None):
+        if callable(leaf):
             raise ValueError(f"{owner} needs a number for {name}, got a schedule.")
-    for drift_scale in extremes(transition.drift_scale):
-        require_positive(owner, "drift_scale", drift_scale)
-    for variance in extremes(transition.stationary_variance):
-        require_positive(owner, "stationary_variance", variance, infinite=True)
+        for extreme in extremes(leaf):
+            check(owner, name, extreme)
 
 
 def initial_belief(
@@ -127,9 +134,7 @@ def given_belief(owner: str, mean: Params, variance: PyTree | Scalar | None) -> 
             f"{owner} has no stationary variance and no diffuse start, so init needs a finite "
             f"variance to begin with, got variance=None."
         )
-    for leaf in jax.tree.leaves(variance):
-        for extreme in extremes(leaf):
-            require_non_negative(f"{owner}.init", "variance", extreme)
+    require_every(require_non_negative, f"{owner}.init", "variance", variance)
 
     def start(leaf: Any) -> Array:
         leaf = jnp.asarray(leaf)
@@ -196,13 +201,13 @@ def predicted_belief(
 def predicted_mean(
     mean: Float[Array, " *dims"], shrink: PerWeight, towards: PerWeight = 0.0
 ) -> Float[Array, " *dims"]:
-    """Mean of the optimum one step later, m - s (m - c) [KF-4].
+    """Mean of the optimum one step later, m - s (m - μ) [KF-4].
 
     Args:
         mean: m of the conditioned belief; units of a weight.
         shrink: s = 1 - retention, in [0, 1], as `theory.exact_shrink` gives it. Never formed
             from the retention: in float32 that loses a shrink below 6e-8 altogether.
-        towards: c, the mean of the optimum with no data, for ever; units of a weight. With 0
+        towards: μ, the mean of the optimum with no data, for ever; units of a weight. With 0
             the shrink is weight decay.
     """
     return mean - shrink * (mean - towards)
@@ -296,8 +301,8 @@ def like_leaf(leaf: Array, number: Any) -> Array:
 
 
 def extremes(value: Any) -> tuple[Any, Any]:
-    """Smallest and largest number in an array, for checks; scalars and tracers as they are."""
-    if isinstance(value, Tracer) or jnp.ndim(value) == 0 or jnp.size(value) == 0:
+    """Smallest and largest number in an array, for checks; anything else as it is."""
+    if value is None or isinstance(value, Tracer) or jnp.ndim(value) == 0 or jnp.size(value) == 0:
         return value, value
     with jax.ensure_compile_time_eval():
         return jnp.min(value), jnp.max(value)

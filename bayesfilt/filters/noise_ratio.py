@@ -27,11 +27,11 @@ from bayesfilt.filters.belief import Belief, Innovation, innovation_variance
 from bayesfilt.filters.diagonal import (
     PerWeight,
     conditioned_mean,
-    extremes,
     initial_belief,
     innovation_mean,
     log_density,
     predicted_belief,
+    require_every,
     require_transition,
     spread_over,
 )
@@ -63,11 +63,7 @@ def noise_ratio_filter(
         ValueError: a concrete number is out of range.
     """
     require_transition("noise_ratio_filter", transition)
-    for leaf in jax.tree.leaves(noise_ratio, is_leaf=lambda leaf: leaf is None):
-        if callable(leaf):
-            raise ValueError("noise_ratio_filter needs a number for noise_ratio, got a schedule.")
-        for extreme in extremes(leaf):
-            require_positive("noise_ratio_filter", "noise_ratio", extreme)
+    require_every(require_positive, "noise_ratio_filter", "noise_ratio", noise_ratio)
     return NoiseRatioFilter(transition=transition, noise_ratio=noise_ratio)
 
 
@@ -154,8 +150,8 @@ def tempered_variance(
 ) -> Float[Array, " *dims"]:
     """Variance after a gradient of noise R = r h, v/(1 + v h/r): it is worth h/r [KF-8].
 
-    Equal to Joseph's form (1 - K h)² v + K² R for the best multiplier K, and like it a quotient
-    of numbers >= 0 only: it lies in [0, v] in any precision.
+    Equal to Joseph's form (1 - K h)² v + K² R for the best multiplier K, and as safe: numbers
+    >= 0 are added, multiplied and divided only, so that it lies in [0, v] in any precision.
 
     Args:
         variance: v >= 0, of the predicted belief; weight².

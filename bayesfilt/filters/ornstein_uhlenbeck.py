@@ -1,10 +1,10 @@
 r"""The Ornstein-Uhlenbeck filter: optima that are drawn back to a mean of any value.
 
-    w*' = w* - s (w* - c) + noise
+    w*' = w* - s (w* - μ) + noise
 
-The diagonal filter is this with c = 0, where the pull is weight decay. With another c the pull is
+The diagonal filter is this with μ = 0, where the pull is weight decay. With another μ the pull is
 towards what was trained before (fine-tuning), or towards an initialisation, or towards a value that
-is itself to be inferred: c is a number of the filter, so likelihoods have a derivative in it.
+is itself to be inferred: μ is a number of the filter, so likelihoods have a derivative in it.
 """
 
 from typing import NamedTuple
@@ -19,10 +19,10 @@ from bayesfilt.filters.diagonal import (
     PerWeight,
     conditioned_belief,
     expected_innovation,
-    extremes,
     initial_belief,
     log_density,
     predicted_belief,
+    require_every,
     require_transition,
     spread_over,
 )
@@ -38,7 +38,7 @@ def ornstein_uhlenbeck_filter(
         transition: drift scale, finite and above 0, units of a weight; stationary variance
             above 0, weight², and infinity is legal (nothing then pulls). Scalars, or arrays that
             broadcast against every leaf.
-        towards: c, finite, units of a weight: a number or an array that broadcasts against
+        towards: μ, finite, units of a weight: a number or an array that broadcasts against
             every leaf, or a tree like the weights. With 0 this filter is `diagonal_filter` bit
             for bit.
 
@@ -51,13 +51,7 @@ def ornstein_uhlenbeck_filter(
         ValueError: a concrete number is out of range.
     """
     require_transition("ornstein_uhlenbeck_filter", transition)
-    for leaf in jax.tree.leaves(towards, is_leaf=lambda leaf: leaf is None):
-        if callable(leaf):
-            raise ValueError(
-                "ornstein_uhlenbeck_filter needs a number for towards, got a schedule."
-            )
-        for extreme in extremes(leaf):
-            require_finite("ornstein_uhlenbeck_filter", "towards", extreme)
+    require_every(require_finite, "ornstein_uhlenbeck_filter", "towards", towards)
     return OrnsteinUhlenbeckFilter(transition=transition, towards=towards)
 
 

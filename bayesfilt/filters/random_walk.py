@@ -19,10 +19,10 @@ from bayesfilt.filters.diagonal import (
     PerWeight,
     conditioned_belief,
     expected_innovation,
-    extremes,
     given_belief,
     like_leaf,
     log_density,
+    require_every,
 )
 
 
@@ -40,10 +40,7 @@ def random_walk_filter(drift_scale: PerWeight) -> "RandomWalkFilter":
     Raises:
         ValueError: a concrete number is out of range.
     """
-    if callable(drift_scale):
-        raise ValueError("random_walk_filter needs a number for drift_scale, got a schedule.")
-    for extreme in extremes(drift_scale):
-        require_positive("random_walk_filter", "drift_scale", extreme)
+    require_every(require_positive, "random_walk_filter", "drift_scale", drift_scale)
     return RandomWalkFilter(drift_scale=drift_scale)
 
 

@@ -111,35 +111,35 @@ def test_derivatives_of_the_likelihood_are_finite_around_holes(world, name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
 
 
-NUMBERS = [
-    ("random_walk", "eta", 0.25),
-    ("ornstein_uhlenbeck", "eta", 0.25),
-    ("ornstein_uhlenbeck", "sigma2", 1.1),
-    ("ornstein_uhlenbeck", "number", 0.8),
-    ("noise_ratio", "eta", 0.25),
-    ("noise_ratio", "number", 1.6),
-]
+@pytest.mark.parametrize(
+    ("name", "used"),
+    [("random_walk", [0]), ("ornstein_uhlenbeck", [0, 1, 2]), ("noise_ratio", [0, 1, 2])],
+)
+def test_the_likelihood_has_the_derivatives_of_its_differences(world, name, used):
+    made = world(3, missing=0.2)
+    at = np.array([0.25, 1.1, 0.8])  # not the truth, where the derivatives would be small
 
+    @jax.jit
+    def score_and_slope(numbers):
+        def score(numbers):
+            kalman = FAMILY[name](*numbers)
+            return likelihood(kalman, kalman.init(made.mean, made.variance), made.stream)
 
-@pytest.mark.parametrize(("name", "argument", "at"), NUMBERS)
-def test_the_likelihood_has_the_derivatives_of_its_differences(world, name, argument, at):
-    made = world(3, steps=60, missing=0.2)
+        return jax.value_and_grad(score)(numbers)
 
-    def score(number):
-        kalman = make(name, **{argument: number})
-        return likelihood(kalman, kalman.init(made.mean, made.variance), made.stream)
-
-    step = 1e-3 * at
-    up, down = score(at + step) - score(at - step), score(at + 2 * step) - score(at - 2 * step)
-    slope = float((8 * up - down) / (12 * step))
-    assert abs(slope) > 1e-3
-    assert_allclose(jax.jit(jax.grad(score))(at), slope, rtol=1e-6)
+    slope = score_and_slope(at)[1]
+    for i in used:
+        step = 1e-3 * at * (np.arange(3) == i)
+        near = score_and_slope(at + step)[0] - score_and_slope(at - step)[0]
+        far = score_and_slope(at + 2 * step)[0] - score_and_slope(at - 2 * step)[0]
+        assert abs(slope[i]) > 1e-3
+        assert_allclose(slope[i], (8 * near - far) / (12 * step[i]), rtol=1e-6)
 
 
 @every_new_filter
 def test_vmap_over_the_numbers_and_over_streams_gives_each_its_own(world, name):
-    made = [world(seed, missing=0.2) for seed in (4, 5, 6)]
-    numbers = np.array([[0.1, 0.5, 0.7], [0.3, 1.7, 1.0], [0.9, 4.0, 3.0]])
+    made = [world(seed, missing=0.2) for seed in (4, 5)]
+    numbers = np.array([[0.1, 0.5, 0.7], [0.9, 4.0, 3.0]])
 
     def score(numbers, stream):
         kalman = FAMILY[name](*numbers)
@@ -183,19 +183,20 @@ def test_streams_of_no_step_and_of_one(world, name, steps):
 
 
 @every_new_filter
-def test_a_long_float32_stream_is_added_up_in_float64(world, name):
-    made = world(9, steps=20_000, weights=2)
+def test_a_float32_stream_keeps_its_type_and_has_a_float64_likelihood(world, name):
+    made = world(9, missing=0.2)
     kalman = make(name)
     values = []
     for dtype in (np.float32, np.float64):
         leaves = (leaf.astype(np.float32).astype(dtype) for leaf in made.stream[:3])
-        belief = kalman.init(made.mean.astype(dtype), made.variance)
+        belief = kalman.init(made.mean.astype(np.float32).astype(dtype), made.variance)
         stream = GradientStream(*leaves, valid=made.stream.valid)
         values.append(likelihood(kalman, belief, stream))
-        assert filter_stream(kalman, belief, stream, keep="last").last.mean.dtype == dtype
+        last = filter_stream(kalman, belief, stream).last
+        assert {leaf.dtype for leaf in last} == {jnp.dtype(dtype)}
     assert values[0].dtype == jnp.float64
-    # a wrong model's terms are large and carry float32's rounding of the mean
-    assert_allclose(values[0], values[1], rtol=2e-5 if name == "static" else 1e-6)
+    assert values[0] != values[1]
+    assert_allclose(values[0], values[1], rtol=1e-5)
 
 
 @every_new_filter
@@ -283,12 +284,28 @@ def test_a_filter_without_a_variance_of_its_own_asks_for_one(name):
 six_decades = st.floats(-6, 6).map(lambda exponent: 10.0**exponent)
 
 
+def three_steps(kalman, belief, precisions, place):
+    """Every belief, predicted and conditioned, on a noiseless bowl, and log densities."""
+
+    def step(before, h):
+        gradient = h * (before.mean - place)
+        after = kalman.condition(before, gradient, h)
+        then = kalman.predict(after)
+        density = kalman.log_density(kalman.innovation(before, gradient, h))
+        return then, (before, after, then, density)
+
+    return jax.lax.scan(step, belief, precisions)[1]
+
+
+run_three_steps = jax.jit(three_steps)
+
+
 @pytest.mark.parametrize("name", FAMILY)
-@settings(max_examples=25)
+@settings(max_examples=30)
 @given(
     eta=six_decades,
     sigma2=six_decades,
-    precisions=st.lists(st.one_of(six_decades, st.just(0.0)), min_size=4, max_size=4),
+    precisions=st.lists(st.one_of(six_decades, st.just(0.0)), min_size=3, max_size=3),
     number=st.floats(-3, 3).map(lambda exponent: 10.0**exponent),
     start=st.floats(0.01, 1.0),
     place=st.floats(-10, 10),
@@ -297,30 +314,28 @@ def test_beliefs_are_sane_over_twelve_decades(name, eta, sigma2, precisions, num
     """Of drift scale, stationary variance and precision, in both floating types."""
     kalman = make(name, eta, sigma2, number)
     forgets = name not in ("static", "random_walk")
-    for dtype in (jnp.float32, jnp.float64):
+    for dtype in (np.float32, np.float64):
         few = 1 + 16 * float(jnp.finfo(dtype).eps)
-        belief = kalman.init(jnp.asarray(0.5, dtype), start * sigma2)
-        for precision in precisions:
-            h = jnp.asarray(precision, dtype)
-            # the noiseless gradient of a bowl whose bottom is at `place`
-            gradient = h * (belief.mean - jnp.asarray(place, dtype))
-            after = kalman.condition(belief, gradient, h)
-            then = kalman.predict(after)
-            assert np.isfinite(jnp.stack([*after, *then])).all()
-            assert after.variance > 0 and then.variance > 0
-            if name != "steady_state":  # whose variance jumps to where it will settle
-                assert after.variance <= belief.variance * few
-            if forgets:
-                assert then.variance <= sigma2 * few
-            else:
-                assert then.variance >= after.variance
-            # between what was believed and what was observed, then towards the mean of the drift
-            low, high = sorted((float(belief.mean), place))
-            slack = (few - 1) * (10 + abs(float(belief.mean)))
-            assert low - slack <= after.mean <= high + slack
+        belief = kalman.init(np.asarray(0.5, dtype), start * sigma2)
+        numbers = np.asarray(precisions, dtype), np.asarray(place, dtype)
+        path = jax.tree.map(np.asarray, run_three_steps(kalman, belief, *numbers))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(path))
+        before, after, then, _ = path
+        assert (after.variance > 0).all() and (then.variance > 0).all()
+        if name != "steady_state":  # whose variance jumps to where it will settle
+            assert (after.variance <= before.variance * few).all()
+        if forgets:
+            assert (then.variance <= sigma2 * few).all()
+        else:
+            assert (then.variance >= after.variance).all()
+        # between what was believed and what was observed, then towards the mean of the drift
+        slack = (few - 1) * (10 + np.abs(before.mean))
+        low, high = np.minimum(before.mean, place), np.maximum(before.mean, place)
+        assert (low - slack <= after.mean).all() and (after.mean <= high + slack).all()
+        if forgets:
             rest = number if name == "ornstein_uhlenbeck" else 0.0
-            low, high = sorted((float(after.mean), rest if forgets else float(after.mean)))
-            assert low - slack <= then.mean <= high + slack * (1 + rest)
-            surprise = kalman.innovation(belief, gradient, h)
-            assert surprise.variance >= 0 and np.isfinite(kalman.log_density(surprise))
-            belief = then
+            low, high = np.minimum(after.mean, rest), np.maximum(after.mean, rest)
+            slack = slack * (1 + rest)
+            assert (low - slack <= then.mean).all() and (then.mean <= high + slack).all()
+        else:
+            assert (then.mean == after.mean).all()

@@ -52,7 +52,7 @@ def test_the_mean_moves_against_the_gradient_by_the_conditioned_variance():
 
 @pytest.mark.equation("KF-1")
 @pytest.mark.equation("KF-7")
-def test_the_gain_is_the_posterior_variance_a1():
+def test_check_A1_the_gain_of_the_filter_is_its_posterior_variance():
     """The textbook gain of g ~ N(h (place - w*), h), per weight and as matrices."""
     rng = np.random.default_rng(1)
     variance, precision = rng.gamma(2.0, 1.0, 5), jnp.asarray(rng.lognormal(0.0, 2.0, 5))

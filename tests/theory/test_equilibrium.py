@@ -122,7 +122,7 @@ def test_check_F1_a_larger_batch_scales_sgd_linearly_and_adam_by_the_root(mean_s
 
 
 @pytest.mark.equation("EQ-6")
-def test_tracking_a_random_walk_costs_what_the_formula_says():
+def test_check_B4_tracking_a_random_walk_costs_what_the_formula_says():
     learning_rate, curvature, noise, drift = 0.05, 4.0, 9.0, 0.02
     rng = np.random.default_rng(8)
     distance = np.full(40_000, 3.0)
@@ -136,7 +136,7 @@ def test_tracking_a_random_walk_costs_what_the_formula_says():
 
 
 @pytest.mark.equation("EQ-6", "RIC-1", "KF-3")
-def test_the_filters_own_step_leaves_the_error_the_filter_believes_in():
+def test_check_B5_the_filters_own_step_leaves_the_error_the_filter_believes_in():
     h, eta = jnp.asarray([0.1, 10.0, 1e4]), 0.03
     settled = steady_state_variance(h, eta, jnp.inf)
     believed = predicted_variance(settled, 1.0, eta**2)  # the held weight is the predicted mean
@@ -145,7 +145,7 @@ def test_the_filters_own_step_leaves_the_error_the_filter_believes_in():
 
 @pytest.mark.equation("EQ-6")
 @pytest.mark.parametrize("curvature", [0.1, 1.0, 10.0])
-def test_the_best_small_step_is_the_same_for_every_curvature(curvature):
+def test_check_B1_the_best_small_step_is_the_same_for_every_curvature(curvature):
     noise, drift = 9.0, 1e-8
     best = float(optimal_learning_rate(noise, drift))
     rates = best * 10.0 ** np.linspace(-1, 1, 20_001)

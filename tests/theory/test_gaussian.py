@@ -47,7 +47,7 @@ def test_conditioning_is_that_of_the_joint_gaussian(matched):
 
 
 @pytest.mark.equation("KF-7", "KF-1")
-def test_the_multiplier_is_the_posterior_variance_only_where_noise_equals_curvature():
+def test_check_A1_the_multiplier_is_the_posterior_variance_only_where_noise_equals_curvature():
     v, c = jnp.asarray([0.1, 2.0, 30.0]), jnp.asarray([5.0, 0.2, 1.0])
     posterior = conditioned_variance(v, c)
     np.testing.assert_allclose(kalman_multiplier(v, c, c), posterior, rtol=1e-14)

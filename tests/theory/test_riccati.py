@@ -185,7 +185,7 @@ def test_check_A11_adam_with_the_large_epsilon_is_never_a_fifth_from_the_fixed_p
 
 
 @pytest.mark.equation("RIC-4", "RIC-0")
-def test_an_optimum_at_rest_is_known_ever_better():
+def test_check_A6_an_optimum_at_rest_is_known_ever_better():
     sigma2, h = 0.7, np.array([3.0, 0.0, 11.0, 0.4])
     variance = jnp.float64(sigma2)
     for step, precision in enumerate(h):
@@ -230,7 +230,7 @@ def test_check_A8_drift_that_fades_as_one_over_time_makes_adagrad():
 
 @pytest.mark.equation("RIC-5")
 @pytest.mark.parametrize("world", WORLDS)
-def test_the_variance_remembers_as_its_derivative_says(world):
+def test_check_A10_the_variance_remembers_as_its_derivative_says(world):
     h, eta, sigma2 = world
     before, step = 0.6 * sigma2, 1e-5 * sigma2
     after = oracles.iterated_variance(before, h, eta, sigma2, steps=1)
@@ -242,7 +242,7 @@ def test_the_variance_remembers_as_its_derivative_says(world):
 
 
 @pytest.mark.equation("RIC-5")
-def test_the_filters_own_b2_is_one_less_two_gains():
+def test_check_A10_the_filters_own_b2_is_one_less_two_gains():
     h, eta = jnp.float64(1e4), 1e-5
     settled = steady_state_variance(h, eta, jnp.inf)
     ours = float(variance_memory(settled, h, 1.0))
