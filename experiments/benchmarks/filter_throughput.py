@@ -11,12 +11,16 @@ dynamax filters the same streams, vmapped, in float32, from observations prepare
 the form that costs it least. It is compared with what returns the same: a log likelihood, or every
 filtered belief. It is optional (`pip install --group bench`); without it the rest is measured.
 
-Two cores of an AMD EPYC, shared with other work, jax 0.12.0, dynamax 1.0.3, best of 15 rounds, range
-over four runs, in weight-steps per second: last belief 1.1e9 to 1.6e9; log likelihood, with a fifth
-of the steps and a fifth of the gradients missing, 4.7e8 to 5.1e8; every belief stored 4.5e8 to
-5.3e8. Against dynamax at least 131 (log likelihood) and 141 times as fast (every belief), in the
-run in which dynamax was least disturbed. The two agree to float32: variances to 4e-6, means to
-1.4e-5 of a standard deviation, log likelihood to 2e-8, all relative.
+Measured on two cores of an AMD EPYC, shared with other work, with jax 0.12.0 and dynamax 1.0.3;
+best of 15 rounds, lowest and highest of four runs, in weight-steps per second:
+
+    last belief                                                     1.1e9 to 1.6e9
+    log likelihood, a fifth of steps and of gradients missing       4.7e8 to 5.1e8
+    every belief stored                                             4.5e8 to 5.3e8
+    times as fast as dynamax, where it was least disturbed by others: 131 (log likelihood), 141
+
+The two agree as float32 should: variances to 4e-6 and the log likelihood to 2e-8 of themselves,
+means to 1.4e-5 of a standard deviation.
 """
 
 import argparse

@@ -200,6 +200,15 @@ def test_a_float32_stream_keeps_its_type_and_has_a_float64_likelihood(world, nam
 
 
 @every_new_filter
+def test_everything_runs_where_float64_is_off(world, name, float32_only):
+    made = world(10, missing=0.2)
+    kalman = make(name)
+    filtered = filter_stream(kalman, kalman.init(made.mean, made.variance), made.stream)
+    assert {leaf.dtype for leaf in jax.tree.leaves(filtered)} == {jnp.dtype("float32")}
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(filtered))
+
+
+@every_new_filter
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16])
 def test_a_tree_is_filtered_leaf_by_leaf_in_its_own_type(name, dtype):
     kalman = make(name, eta=np.float64(0.3), number=np.float64(2.5))
