@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bayesfilt.commands.console import number, say, show_table
+from bayesfilt.compare.decay_kept import decay_complaint
 from bayesfilt.records import Group
 
 NEVER = -1  # `diverged_at` of a run that stayed finite
@@ -70,6 +71,9 @@ def show_summary(title: str, summary: Summary) -> None:
         say(f"Diverged: {', '.join(gone)}.")
     if summary.divergence_horizon is not None:
         say(f"From step {summary.divergence_horizon:.0f} on rounding alone makes another run.")
+    complaint = decay_complaint({row.optimizer: row.decay_kept for row in summary.rows}, "float32")
+    if complaint is not None:
+        say(complaint)
 
 
 def as_dict(summary: Summary) -> dict[str, Any]:

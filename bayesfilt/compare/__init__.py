@@ -8,7 +8,11 @@ from bayesfilt.compare.agreement import (
 )
 from bayesfilt.compare.attribution import PARTS, gap_shares, shares
 from bayesfilt.compare.decay_kept import (
+    HONEST_DECAY,
     DecayKept,
+    DecayWarning,
+    decay_complaint,
+    decay_kept_of_all,
     measure_decay_kept,
     realised_shrink,
     stated_shrink,
@@ -46,6 +50,10 @@ __all__ = [
     "ValidityMap",
     "compare_updates",
     "clear_until",
+    "HONEST_DECAY",
+    "DecayWarning",
+    "decay_complaint",
+    "decay_kept_of_all",
     "measure_decay_kept",
     "divergence_horizon",
     "gain_histogram",

@@ -1,10 +1,13 @@
 """Whether decay happens: the shrink an optimizer intends against the one its arithmetic makes.
 
 In float32 a shrink of 1e-8 is lost and one of 1e-7 comes out a fifth too large wherever it acts
-alone: the numbers near 1 are 6e-8 apart. Comparisons of decay are worth what this says.
+alone: the numbers near 1 are 6e-8 apart. Comparisons of decay are worth what this says. The
+remedy is `bayesfilt.optimizers.compensated`, or float64.
 """
 
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +20,7 @@ from bayesfilt.checks import require_at_least
 from bayesfilt.compare.layers import flat
 from bayesfilt.custom_types import Params
 from bayesfilt.optimizers.belief_report import only_state
+from bayesfilt.optimizers.compensated import full_weights
 from bayesfilt.optimizers.dtypes import scalar_dtype
 from bayesfilt.optimizers.parts import PartsOf
 from bayesfilt.optimizers.weight_decay import DecayToZeroState
@@ -25,6 +29,16 @@ from bayesfilt.tasks.task import float_dtype
 
 # Per-step shrink that an optimizer means: a number, or read off its state after the step.
 Intended = float | Callable[[Any], Float[Array, ""]]
+
+# Decay that comes out within these of what was meant, relative to it, is said to happen.
+HONEST_DECAY = (0.98, 1.02)
+# A study's run on zero gradients takes about so many steps of single weights, but at least some.
+_MOST_DECAYED_WEIGHTS = 20_000_000
+_LEAST_DECAY_STEPS = 100
+
+
+class DecayWarning(UserWarning):
+    """Rounding loses or inflates the decay of weights that have no gradient."""
 
 
 class DecayKept(NamedTuple):
@@ -121,6 +135,9 @@ def measure_decay_kept(
         num_steps: Steps to take; the total decay should be well above one rounding.
         weights: A tree of where to start; by default 256 numbers that fill [1/2, 1).
 
+    Warns:
+        DecayWarning: less than 98 % or more than 102 % of the decay was kept.
+
     Raises:
         ValueError: `num_steps` below 1, a dtype that is not floating or needs x64.
     """
@@ -131,13 +148,75 @@ def measure_decay_kept(
     else:
         start = jax.tree.map(lambda leaf: jnp.asarray(leaf, kind), weights)
     end, meant = jax.jit(lambda start: decayed(optimizer, intended, start, num_steps))(start)
-    return kept_between(start, end, meant, num_steps)
+    found = kept_between(start, end, meant, num_steps)
+    complaint = decay_complaint({"the optimizer": found.kept}, kind.name)
+    if complaint is not None:
+        warnings.warn(complaint, DecayWarning, stacklevel=2)
+    return found
+
+
+def decay_complaint(kept: Mapping[str, float | None], dtype: str) -> str | None:
+    """One line on whose decay rounding changes, and the remedy; None where nobody's.
+
+    Args:
+        kept: Realised over intended decay by optimizer; None or NaN: not available.
+        dtype: Of the weights that were measured.
+    """
+    low, high = HONEST_DECAY
+    changed = [
+        f"{name} keeps {fraction:.1%}"
+        for name, fraction in kept.items()
+        if fraction is not None and not math.isnan(fraction) and not low <= fraction <= high
+    ]
+    if not changed:
+        return None
+    return (
+        f"Rounding to {dtype} changes the decay of weights without gradients:"
+        f" {', '.join(changed)}. Remedy: bayesfilt.optimizers.compensated(optimizer), or float64."
+    )
+
+
+def decay_kept_of_all(
+    optimizers: Mapping[str, NamedOptimizer],
+    params: Params,
+    num_steps: int,
+    *,
+    dtype: DTypeLike = "float32",
+) -> np.ndarray:
+    """Fraction of everyone's decay that such weights keep on zero gradients; NaN: not available.
+
+    Args:
+        optimizers: By name; who states no shrink gets NaN.
+        params: Weights whose shapes are taken; their values are a full binade.
+        num_steps: Steps to take at most; fewer where there are many weights.
+        dtype: Of the weights, whatever that of `params` is.
+    """
+    start = binade_like(params, dtype)
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    length = min(num_steps, max(_LEAST_DECAY_STEPS, _MOST_DECAYED_WEIGHTS // size))
+    stating = {name: each for name, each in optimizers.items() if states_shrink(each, start)}
+
+    @jax.jit
+    def run(start):
+        return {
+            name: decayed(each.optimizer, stated_shrink(each.parts), start, length)
+            for name, each in stating.items()
+        }
+
+    kept = {
+        name: kept_between(start, end, meant, length).kept
+        for name, (end, meant) in run(start).items()
+    }
+    return np.array([kept.get(name, np.nan) for name in optimizers])
 
 
 def decayed(
     optimizer: optax.GradientTransformation, intended: Intended, weights: Params, num_steps: int
 ) -> tuple[Params, Float[Array, ""]]:
-    """Weights after a run on zero gradients, and minus the log of what was meant to be left."""
+    """Weights after a run on zero gradients, and minus the log of what was meant to be left.
+
+    The weights come with the residuals of a `compensated` optimizer.
+    """
     optimizer = optax.with_extra_args_support(optimizer)
     gradient = jax.tree.map(jnp.zeros_like, weights)
     wide = scalar_dtype(weights)
@@ -151,8 +230,8 @@ def decayed(
         return (weights, opt_state, meant - jnp.log1p(-shrink)), None
 
     start = (weights, optimizer.init(weights), jnp.zeros((), wide))
-    (weights, _, meant), _ = jax.lax.scan(step, start, length=num_steps)
-    return weights, meant
+    (weights, opt_state, meant), _ = jax.lax.scan(step, start, length=num_steps)
+    return full_weights(weights, opt_state), meant
 
 
 def kept_between(start: Params, end: Params, meant: Float[Array, ""], num_steps: int) -> DecayKept:

@@ -19,14 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from bayesfilt.checks import require_at_least
 from bayesfilt.compare.agreement import Agreement, update_agreement
 from bayesfilt.compare.attribution import gap_shares
-from bayesfilt.compare.decay_kept import (
-    binade_like,
-    decayed,
-    kept_between,
-    realised_shrink,
-    stated_shrink,
-    states_shrink,
-)
+from bayesfilt.compare.decay_kept import decay_kept_of_all, realised_shrink, stated_shrink
 from bayesfilt.compare.gains import (
     Gains,
     gain_of,
@@ -53,9 +46,6 @@ from bayesfilt.theory import OrnsteinUhlenbeck
 
 # Gains are kept for so many bytes of weights while the run goes on; beyond, for a sample of them.
 _BYTES_OF_GAINS = 2**26
-# The run on zero gradients takes about so many steps of single weights, but at least some steps.
-_MOST_DECAYED_WEIGHTS = 20_000_000
-_LEAST_DECAY_STEPS = 100
 
 Followers = Sequence[str] | Mapping[str, NamedOptimizer | optax.GradientTransformation]
 
@@ -146,7 +136,7 @@ def run_study(
         layers=layers.names,
         weights=weights,
         num_weights=num_weights,
-        decay_kept=_decay_kept(contest, params, num_steps),
+        decay_kept=decay_kept_of_all(contest.everyone, params, num_steps),
     )
     return study_record(study, done)
 
@@ -269,27 +259,6 @@ def _states(contest: Contest, view: SideBySideView) -> list[Any]:
         view.shadow.leader.opt_state,
         *(followers[name].opt_state for name in contest.followers),
     ]
-
-
-def _decay_kept(contest: Contest, params: Params, num_steps: int) -> np.ndarray:
-    """Fraction of everyone's decay that float32 keeps, on zero gradients; NaN: not available."""
-    start = binade_like(params, jnp.float32)
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    length = min(num_steps, max(_LEAST_DECAY_STEPS, _MOST_DECAYED_WEIGHTS // size))
-    stating = {name: each for name, each in contest.everyone.items() if states_shrink(each, start)}
-
-    @jax.jit
-    def run(start):
-        return {
-            name: decayed(each.optimizer, stated_shrink(each.parts), start, length)
-            for name, each in stating.items()
-        }
-
-    kept = {
-        name: kept_between(start, end, meant, length).kept
-        for name, (end, meant) in run(start).items()
-    }
-    return np.array([kept.get(name, np.nan) for name in contest.everyone])
 
 
 def _most_weights(params: Params, contest: Contest, num_steps: int, record_every: int) -> int:

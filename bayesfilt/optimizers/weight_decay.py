@@ -15,7 +15,7 @@ from bayesfilt.checks import concrete_number, require_number, require_one_of
 from bayesfilt.custom_types import Params
 from bayesfilt.optimizers.dtypes import at_least_float32, like, scalar_dtype
 from bayesfilt.optimizers.moments import ScalarOrSchedule, next_step, scalars_at, value_at
-from bayesfilt.theory import AdamWSettings, convention_shrink, decay_per_step
+from bayesfilt.theory import AdamWSettings, convention_shrink, decay_per_step, exact_shrink
 
 DecayOrder = Literal["before", "after"]
 DECAY_ORDERS = ("before", "after")
@@ -133,6 +133,28 @@ def tied_shrink(
         return scalars_at(decay, transition, step, jnp.result_type(float))[0]
 
     return shrink_at
+
+
+def exact_tied_shrink(
+    drift_scale: ScalarOrSchedule, stationary_variance: ScalarOrSchedule
+) -> optax.Schedule:
+    """The transition's own shrink at every step, 1 - exp(-eta^2/(2 sigma^2)) [OU-2]."""
+
+    def shrink_at(step):
+        def shrink(eta, sigma2):
+            return (shrink_or_rest(eta, sigma2),)
+
+        return scalars_at(shrink, (drift_scale, stationary_variance), step, jnp.result_type(float))[
+            0
+        ]
+
+    return shrink_at
+
+
+def shrink_or_rest(eta: Float[Array, ""], sigma2: Float[Array, ""]) -> Float[Array, ""]:
+    """Exact shrink of one step; 0 once a schedule has taken sigma^2 to 0: nothing drifts."""
+    drifts = sigma2 != 0
+    return jnp.where(drifts, exact_shrink(eta, jnp.where(drifts, sigma2, 1)), 0)
 
 
 def transition_decay(
