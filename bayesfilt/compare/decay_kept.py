@@ -136,7 +136,7 @@ def measure_decay_kept(
         weights: A tree of where to start; by default 256 numbers that fill [1/2, 1).
 
     Warns:
-        DecayWarning: less than 98 % or more than 102 % of the decay was kept.
+        DecayWarning: in a type below float64, less than 98 % or more than 102 % was kept.
 
     Raises:
         ValueError: `num_steps` below 1, a dtype that is not floating or needs x64.
@@ -150,7 +150,8 @@ def measure_decay_kept(
     end, meant = jax.jit(lambda start: decayed(optimizer, intended, start, num_steps))(start)
     found = kept_between(start, end, meant, num_steps)
     complaint = decay_complaint({"the optimizer": found.kept}, kind.name)
-    if complaint is not None:
+    # In float64 it is not rounding that changes a decay, but what was intended.
+    if complaint is not None and kind != np.float64:
         warnings.warn(complaint, DecayWarning, stacklevel=2)
     return found
 
@@ -219,8 +220,8 @@ def decayed(
     """
     optimizer = optax.with_extra_args_support(optimizer)
     gradient = jax.tree.map(jnp.zeros_like, weights)
-    wide = scalar_dtype(weights)
-    loss = jnp.zeros((), wide)
+    loss = jnp.zeros((), scalar_dtype(weights))
+    wide = jnp.promote_types(jnp.result_type(float), loss.dtype)  # a sum of very many small numbers
 
     def step(carry, _):
         weights, opt_state, meant = carry

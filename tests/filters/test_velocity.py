@@ -119,7 +119,7 @@ def test_the_filter_is_the_dense_joint_gaussian(moving_world, missing):
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
-def test_the_filter_is_the_two_state_kalman_filter_of_a_library_e5(moving_world, missing):
+def test_check_E5_the_filter_is_the_two_state_kalman_filter_of_a_library(moving_world, missing):
     made = moving_world(3, steps=60, missing=missing)
     precision = made.stream.precision.copy()
     precision[5:20:3, 1] = 0.0  # one weight of a step is missing too
@@ -153,7 +153,7 @@ def test_the_filter_is_the_two_state_kalman_filter_of_a_library_e5(moving_world,
 
 
 @pytest.mark.parametrize("transition", [DRIFT, RANDOM_WALK])
-def test_without_velocity_it_is_the_diagonal_filter_e6(moving_world, transition):
+def test_check_E6_without_velocity_it_is_the_diagonal_filter(moving_world, transition):
     """A random walk has nothing for a momentum to follow, and none appears."""
     made = moving_world(4, missing=0.2)
     still = velocity_filter(transition, velocity_shrink=1.0, velocity_drift_scale=0.0)
@@ -190,7 +190,7 @@ def resting_covariance(move, noise):
 
 
 @pytest.mark.equation("VEL-1")
-def test_settled_it_is_look_ahead_direct_step_and_momentum_e5():
+def test_check_E5_settled_it_is_look_ahead_direct_step_and_momentum():
     """look = (1-s)w + u; g there; w = look - k_w g; u = (1-c)u - k_u g: three lines, no filter."""
     kalman = velocity_filter(DRIFT, velocity_shrink=0.1, velocity_drift_scale=0.02)
     h, kept = 3.0, np.exp(-(0.2**2) / (2 * 0.5))
@@ -212,7 +212,7 @@ def test_settled_it_is_look_ahead_direct_step_and_momentum_e5():
     assert 0.01 * position_gain < velocity_gain < 0.9 * position_gain
 
 
-def test_with_loud_velocity_noise_it_is_nesterov_of_a_library_e5():
+def test_check_E5_with_loud_velocity_noise_it_is_nesterov_of_a_library():
     """q -> 0 and kappa^2 h large: coupling b, gain 1/h; optax keeps the look-ahead weights."""
     memory, h = 0.8, 4.0
     walk = OrnsteinUhlenbeck(1e-7, np.inf)
@@ -247,7 +247,7 @@ def least_error(*model, average):
     return min(plain_tracker_error(*model, gain, average) for gain in gains)
 
 
-def test_momentum_gives_nothing_on_a_random_walk_e6():
+def test_check_E6_momentum_gives_nothing_on_a_random_walk():
     h, q = 2.0, 0.01
     errors = [least_error(h, q, 0.0, 0.0, average=b) for b in (0.0, 0.3, 0.6, 0.9)]
     assert np.all(np.diff(errors) > 0.01 * errors[0])
@@ -255,7 +255,7 @@ def test_momentum_gives_nothing_on_a_random_walk_e6():
     assert_allclose(errors[0], settled(walk, h).variance, rtol=1e-4)
 
 
-def test_a_velocity_that_is_there_is_worth_following_e5():
+def test_check_E5_a_velocity_that_is_there_is_worth_following():
     """The filter's error is what it says, and below every tuned tracker without a velocity."""
     h, memory, kappa = 2.0, 0.9, 0.03
     kalman = velocity_filter(

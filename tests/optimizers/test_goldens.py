@@ -16,8 +16,15 @@ import pytest
 from bayesfilt.optimizers import (
     adabayes,
     adabayes_fixed_point,
+    adagrad,
+    adam_l2,
+    adamc,
+    amsgrad,
+    compensated,
+    power_adam,
     scale_by_adagrad,
     scale_by_amsgrad,
+    sgdw,
 )
 
 FILES = ("optimizer_streams.npz", "optimizer_streams_b.npz")
@@ -92,6 +99,28 @@ def built(spec):
     return author(spec)
 
 
+def recipe(name, spec):
+    """The same by a named recipe of ours."""
+    rate, decay = spec["lr"], spec.get("weight_decay", 0.0)
+    memory = {"eps": spec.get("eps")}
+    if "betas" in spec:
+        memory["b1"], memory["b2"] = spec["betas"]
+    scheduled = lambda t: rate * factor(spec)(t)  # noqa: E731
+    made = {
+        "sgd": lambda: sgdw(rate, momentum=0.0),
+        "adagrad": lambda: adagrad(rate, **memory),
+        "adam": lambda: power_adam(rate, **memory),
+        "adam_l2": lambda: adam_l2(rate, l2=decay, **memory),
+        "adamw": lambda: adamc(rate, weight_decay=decay, **memory),
+        "adamw_cosine": lambda: power_adam(scheduled, weight_decay=decay, **memory),
+        "amsgrad": lambda: amsgrad(rate, weight_decay=decay, **memory),
+    }
+    return made[name]()
+
+
+RECIPES = ("sgd", "adagrad", "adam", "adam_l2", "adamw", "adamw_cosine", "amsgrad")
+
+
 def cases():
     for file in FILES:
         yield from ((file, name) for name in json.loads(str(load(file)["specs"])))
@@ -120,6 +149,17 @@ def test_a_reference_trajectory_is_reproduced(file, name):
     came = replayed(built(spec), data)[data["steps"] - 1]
     tolerance = AUTHOR_TOLERANCE if spec["optimizer"].startswith("author") else TORCH_TOLERANCE
     assert np.max(np.abs(came - wanted)) <= tolerance * np.max(np.abs(wanted))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("file", FILES)
+def test_a_reference_trajectory_is_reproduced_by_our_recipe_too(file, name):
+    data = load(file)
+    wanted = data[f"weights__{name}"]
+    made = recipe(name, json.loads(str(data["specs"]))[name])
+    for optimizer in (made, compensated(made)):
+        came = replayed(optimizer, data)[data["steps"] - 1]
+        assert np.max(np.abs(came - wanted)) <= TORCH_TOLERANCE * np.max(np.abs(wanted))
 
 
 def test_every_reference_moves_the_weights():
