@@ -155,6 +155,9 @@ def test_the_table_says_what_the_record_holds(bayesfilt, calls, tmp_path):
     assert lines["noise"] == ["floor", "3e-13"]
     assert lines["adam_large_eps"][0] == "diverged"
     assert "Diverged: adam_large_eps at step 7." in answer.out
+    assert (
+        "float32 changes the decay of weights without gradients: adamw keeps 50.0%." in answer.out
+    )
     (summary,) = json.loads((tmp_path / "run" / "summary.json").read_text())["tasks"].values()
     rows = {row["optimizer"]: row for row in summary["rows"]}
     assert rows["adam_large_eps"]["diverged_at"] == 7
