@@ -89,7 +89,7 @@ def test_the_residual_is_what_apply_updates_dropped_at_every_single_step(dtype):
             assert np.all(np.abs(after - wanted) <= 3e-7 * parts + 2e-7 * spare)
 
 
-@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("dtype", NARROW[:2])
 def test_under_vmap_and_one_step_at_a_time_the_sum_is_the_same(dtype):
     first, gradients = stream(dtype)
     gradients = gradients[:60]
