@@ -245,6 +245,22 @@ def innovation_mean(
     """Gradient of every leaf, re-based to the belief's mean.
 
     Raises:
+        ValueError: what `require_like_mean` refuses.
+    """
+    require_like_mean(belief.mean, gradient, precision, taken_at)
+    if taken_at is None:
+        return jax.tree.map(
+            lambda g, h, m: rebased_gradient(g, h, m, None), gradient, precision, belief.mean
+        )
+    return jax.tree.map(rebased_gradient, gradient, precision, belief.mean, taken_at)
+
+
+def require_like_mean(
+    mean: PyTree, gradient: PyTree, precision: PyTree, taken_at: PyTree | None
+) -> None:
+    """Refuse an observation that does not fit the belief.
+
+    Raises:
         ValueError: an argument is not a tree like the belief's mean, leaf by leaf of one shape;
             broadcasting would otherwise quietly turn one belief into another.
     """
@@ -253,14 +269,9 @@ def innovation_mean(
         given["taken_at"] = taken_at
     for name, tree in given.items():
         for outline in (jax.tree.structure, _shapes):
-            wanted, got = outline(belief.mean), outline(tree)
+            wanted, got = outline(mean), outline(tree)
             if got != wanted:
                 raise ValueError(f"A belief about {wanted} needs a {name} like it, got {got}.")
-    if taken_at is None:
-        return jax.tree.map(
-            lambda g, h, m: rebased_gradient(g, h, m, None), gradient, precision, belief.mean
-        )
-    return jax.tree.map(rebased_gradient, gradient, precision, belief.mean, taken_at)
 
 
 def expected_innovation(

@@ -2,11 +2,13 @@
 
 from bayesfilt.optimizers.aliases import adabayes, adabayes_fixed_point, steady_state
 from bayesfilt.optimizers.belief_report import effective_learning_rate, posterior_variance
+from bayesfilt.optimizers.kronecker_recipe import kalman_kronecker
 from bayesfilt.optimizers.parts import PartsOf, UpdateParts, adam_parts, compose, filter_parts
 from bayesfilt.optimizers.scale_by_adagrad import ScaleByAdagradState, scale_by_adagrad
 from bayesfilt.optimizers.scale_by_amsgrad import ScaleByAmsgradState, scale_by_amsgrad
 from bayesfilt.optimizers.scale_by_fixed_point import ScaleByFixedPointState, scale_by_fixed_point
 from bayesfilt.optimizers.scale_by_kalman import ScaleByKalmanState, scale_by_kalman
+from bayesfilt.optimizers.scale_by_kronecker import ScaleByKroneckerState, scale_by_kronecker
 from bayesfilt.optimizers.scale_by_steady_state import (
     ScaleBySteadyStateState,
     scale_by_steady_state,
@@ -29,6 +31,7 @@ __all__ = [
     "ScaleByAmsgradState",
     "ScaleByFixedPointState",
     "ScaleByKalmanState",
+    "ScaleByKroneckerState",
     "ScaleBySteadyStateState",
     "Setting",
     "SumOverBatchState",
@@ -41,12 +44,14 @@ __all__ = [
     "decay_to_zero",
     "effective_learning_rate",
     "filter_parts",
+    "kalman_kronecker",
     "named_optimizer",
     "posterior_variance",
     "scale_by_adagrad",
     "scale_by_amsgrad",
     "scale_by_fixed_point",
     "scale_by_kalman",
+    "scale_by_kronecker",
     "scale_by_steady_state",
     "steady_state",
     "sum_over_batch",
