@@ -132,7 +132,7 @@ def scale_by_kronecker(
         turned = (layers, state.first_moment, state.variance)
         if jax.tree.leaves(layers):
             due = state.step % jnp.asarray(basis_every, state.step.dtype) == 0
-            turned = jax.lax.cond(due, _refreshed, lambda *as_it_was: as_it_was, *turned)
+            turned = jax.lax.cond(due, _refreshed, _as_they_were, *turned)
         layers, first_moment, variance = turned
         before: Any = ScaleByKalmanState(
             step=state.step,
@@ -222,6 +222,11 @@ def _refreshed(layers: Params, first_moment: Params, variance: Params) -> tuple:
         jax.tree.map(turn, first_moment, layers, after),
         jax.tree.map(reexpress, variance, layers, after),
     )
+
+
+def _as_they_were(*turned: Params) -> tuple:
+    """No refresh. Not a lambda: outside jit, each new function would be compiled anew."""
+    return turned
 
 
 def _rotated(gradient: Array, axes: LayerAxes | None) -> Array:

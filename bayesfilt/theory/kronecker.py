@@ -132,9 +132,8 @@ def reexpressed_variance(
     (Frobenius). Exact altogether if the new axes are the old ones in another order, or where
     the variance is equal over the space they turn in. The sum of the variances is kept.
     """
-    rows = jnp.square(_product(jnp.swapaxes(new.rows, -1, -2), old.rows))
-    columns = jnp.square(_product(jnp.swapaxes(old.columns, -1, -2), new.columns))
-    return _product(rows, variance, columns)
+    rows, columns = _shares(old.rows, new.rows), _shares(old.columns, new.columns)
+    return _product(rows, variance, jnp.swapaxes(columns, -1, -2))
 
 
 def marginal_variance(
@@ -174,6 +173,16 @@ def _product(first: Array, *others: Array) -> Array:
     variance that is re-expressed again and again would no longer keep its sum.
     """
     return functools.reduce(functools.partial(jnp.matmul, precision="highest"), others, first)
+
+
+def _shares(old: Array, new: Array) -> Array:
+    """How much of each new axis lies along each old one: squares that add up to 1.
+
+    They do so but for rounding, which is divided out: it would not average out over thousands of
+    changes (in float32, 1e-3 of the variance in ten thousand).
+    """
+    squares = jnp.square(_product(jnp.swapaxes(new, -1, -2), old))
+    return squares / jnp.sum(squares, axis=-1, keepdims=True)
 
 
 def _eigenvectors(factor: Array) -> Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.linalg import expm
 
 from bayesfilt.filters import (
     Filter,
@@ -220,6 +221,43 @@ def test_axes_in_another_order_change_nothing_that_is_believed():
     one = filter_stream(layer.kalman, layer.belief, layer.stream).last
     assert_allclose(other.mean, one.mean, **TIGHT)
     assert_allclose(dense(other), dense(one), **TIGHT)
+
+
+def test_when_the_axes_turn_it_stays_near_the_full_matrix_and_ahead_of_the_diagonal():
+    rng, steps, eta = np.random.default_rng(0), 1200, 0.05
+    loud, axes = (np.geomspace(0.1, 10, 4), np.geomspace(0.1, 10, 3)), []
+    for side in (4, 3):
+        twist = rng.normal(size=(side, side))
+        turn = expm(0.01 * (twist - twist.T) / np.linalg.norm(twist - twist.T, 2))
+        start = orthogonal(rng, side)
+        axes.append(np.array([np.linalg.matrix_power(turn, t) @ start for t in range(steps)]))
+    kalman = kronecker_filter(OrnsteinUhlenbeck(eta, np.inf))
+    still, precision = jnp.zeros((4, 3)), jnp.outer(*map(jnp.array, loud))
+
+    def pairs(belief, bases):
+        belief = kalman.condition(change_bases(belief, bases), still, precision)
+        return kalman.predict(belief), belief.pair_variance
+
+    bases = JointBasis(*map(jnp.array, axes))
+    variances = jax.lax.scan(pairs, kalman.init(still, 0.1), bases)[1]
+    full, own = 0.1 * np.eye(12), np.full(12, 0.1)
+    errors, sums = [full, full], np.zeros(3)  # error covariance of any gain K: no sampling needed
+    for t in range(steps):
+        rotation = np.kron(axes[1][t], axes[0][t])
+        curvature = rotation * stacked(precision) @ rotation.T
+        full = np.linalg.inv(np.linalg.inv(full) + curvature)
+        own = own / (1 + own * np.diag(curvature))
+        gains = rotation * stacked(variances[t]) @ rotation.T, np.diag(own)
+        left = [np.eye(12) - gain @ curvature for gain in gains]
+        errors = [
+            rest @ error @ rest.T + gain @ curvature @ gain
+            for rest, error, gain in zip(left, errors, gains, strict=True)
+        ]
+        sums += [np.trace(each) for each in (full, *errors)] if t > steps // 2 else 0
+        own = own + eta**2
+        full, *errors = (each + eta**2 * np.eye(12) for each in (full, *errors))
+    assert 1.05 < sums[1] / sums[0] < 1.2  # approximate, and it shows
+    assert sums[2] / sums[0] > 1.8
 
 
 def test_a_tree_of_layers_is_its_layers():

@@ -1,6 +1,7 @@
 """What every transformation of ours promises to an optax training loop; one row each."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,13 @@ from bayesfilt.optimizers import (
     adabayes,
     adabayes_fixed_point,
     decay_to_zero,
+    kalman_kronecker,
     posterior_variance,
     scale_by_adagrad,
     scale_by_amsgrad,
     scale_by_fixed_point,
     scale_by_kalman,
+    scale_by_kronecker,
     scale_by_steady_state,
     steady_state,
     sum_over_batch,
@@ -25,6 +28,7 @@ from bayesfilt.optimizers import (
 RECIPES = {
     "adabayes": adabayes,
     "adabayes_fixed_point": adabayes_fixed_point,
+    "kalman_kronecker": kalman_kronecker,
     "steady_state": steady_state,
 }
 
@@ -36,6 +40,7 @@ def descend(transformation):
 EVERYTHING = {
     **{name: functools.partial(make, 0.02, 0.05, batch_size=4) for name, make in RECIPES.items()},
     "scale_by_kalman": lambda: optax.chain(scale_by_kalman(0.05, 0.1), optax.scale(-1.0)),
+    "scale_by_kronecker": lambda: optax.chain(scale_by_kronecker(0.05, 0.1), optax.scale(-1.0)),
     "scale_by_fixed_point": lambda: optax.chain(scale_by_fixed_point(0.05, 0.1), optax.scale(-1.0)),
     "scale_by_steady_state": lambda: optax.chain(
         scale_by_steady_state(0.05, 0.1), optax.scale(-1.0)
@@ -158,7 +163,8 @@ def test_hyperparameters_vmap_and_agree_with_single_runs(make):
 def test_injected_hyperparameters_change_nothing(make):
     params = tree("float64")
     plain = make(1e-2, 0.1, batch_size=4)
-    injected = optax.inject_hyperparams(make)(
+    shapes = {"max_dimension"} & inspect.signature(make).parameters.keys()
+    injected = optax.inject_hyperparams(make, static_args=shapes)(
         drift_scale=1e-2, stationary_variance=0.1, batch_size=4
     )
     a, _ = jax.jit(lambda p: train(plain, p, 50))(params)
