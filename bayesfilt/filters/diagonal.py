@@ -245,28 +245,20 @@ def innovation_mean(
     """Gradient of every leaf, re-based to the belief's mean.
 
     Raises:
-        ValueError: what `require_like_mean` refuses.
+        ValueError: an argument is not a tree like the belief's mean, leaf by leaf of one shape;
+            broadcasting would otherwise quietly turn one belief into another.
     """
-    require_like_mean(belief.mean, gradient, precision, taken_at)
+    require_like(belief.mean, gradient=gradient, precision=precision)
     if taken_at is None:
         return jax.tree.map(
             lambda g, h, m: rebased_gradient(g, h, m, None), gradient, precision, belief.mean
         )
+    require_like(belief.mean, taken_at=taken_at)
     return jax.tree.map(rebased_gradient, gradient, precision, belief.mean, taken_at)
 
 
-def require_like_mean(
-    mean: PyTree, gradient: PyTree, precision: PyTree, taken_at: PyTree | None
-) -> None:
-    """Refuse an observation that does not fit the belief.
-
-    Raises:
-        ValueError: an argument is not a tree like the belief's mean, leaf by leaf of one shape;
-            broadcasting would otherwise quietly turn one belief into another.
-    """
-    given = {"gradient": gradient, "precision": precision}
-    if taken_at is not None:
-        given["taken_at"] = taken_at
+def require_like(mean: PyTree, **given: PyTree) -> None:
+    """Refuse a tree that is not like the belief's mean, leaf by leaf of one shape."""
     for name, tree in given.items():
         for outline in (jax.tree.structure, _shapes):
             wanted, got = outline(mean), outline(tree)

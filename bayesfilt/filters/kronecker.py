@@ -31,7 +31,7 @@ from bayesfilt.filters.diagonal import (
     like_leaf,
     log_density,
     predicted_belief,
-    require_like_mean,
+    require_like,
     require_transition,
 )
 from bayesfilt.theory.kronecker import (
@@ -210,7 +210,7 @@ def _surprise_along_pairs(
     belief: KroneckerBelief, gradient: PyTree, precision: PyTree, taken_at: PyTree | None
 ) -> PyTree:
     """Gradient of every leaf along its pairs, re-based to the belief's mean."""
-    require_like_mean(belief.mean, gradient, precision, taken_at)
+    require_like(belief.mean, gradient=gradient, precision=precision)
 
     def surprise(mean: Array, basis: JointBasis, gradient: Array, precision: Array) -> Array:
         return rebased_gradient(to_basis(gradient, basis), precision, mean, None)
@@ -223,6 +223,7 @@ def _surprise_along_pairs(
 
     if taken_at is None:
         return jax.tree.map(surprise, belief.mean, belief.bases, gradient, precision)
+    require_like(belief.mean, taken_at=taken_at)
     return jax.tree.map(rebased, belief.mean, belief.bases, gradient, precision, taken_at)
 
 

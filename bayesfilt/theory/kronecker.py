@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from bayesfilt.checks import require_semidefinite
 from bayesfilt.theory.ornstein_uhlenbeck import PerWeight
 
 
@@ -94,13 +94,8 @@ def pair_precision(
     Raises:
         ValueError: a concrete factor as in `joint_basis`; sizes that are not those of the basis.
     """
-    rows, columns = _checked("pair_precision", factors)
-    for name, factor, axes in zip(basis._fields, (rows, columns), basis, strict=True):
-        if factor.shape[-2:] != axes.shape[-2:]:
-            raise ValueError(
-                f"pair_precision needs a {name} factor of shape {axes.shape[-2:]}, like its basis, "
-                f"got {factor.shape[-2:]}."
-            )
+    sides = (basis.rows.shape[-1], basis.columns.shape[-1])
+    rows, columns = _checked("pair_precision", factors, sides=sides)
     along_rows, along_columns = _along(rows, basis.rows), _along(columns, basis.columns)
     return along_rows[..., :, None] * along_columns[..., None, :]
 
@@ -162,7 +157,7 @@ def whitened_step(
     Raises:
         ValueError: a concrete factor as in `joint_basis`, or a singular one.
     """
-    _checked("whitened_step", factors, invertible=True)
+    _checked("whitened_step", factors, definite=True)
     basis = joint_basis(factors)
     root = jnp.sqrt(pair_precision(factors, basis))
     return from_basis(drift_scale * to_basis(gradient, basis) / root, basis)
@@ -201,41 +196,17 @@ def _rounding(factor: Array) -> float:
     return 10 * factor.shape[-1] * float(jnp.finfo(factor.dtype).eps)
 
 
-def _checked(owner: str, factors: KroneckerFactors, *, invertible: bool = False) -> tuple:
-    """Both factors as arrays; refuse one that is no curvature, or cannot be inverted."""
-    return tuple(
-        _checked_factor(owner, name, factor, invertible)
-        for name, factor in factors._asdict().items()
-    )
-
-
-def _checked_factor(owner: str, name: str, factor: Array, invertible: bool) -> Array:
-    shape = jnp.shape(factor)
-    if len(shape) < 2 or shape[-1] != shape[-2]:
-        raise ValueError(f"{owner} needs a square {name} factor, got shape {shape}.")
-    if not isinstance(factor, Tracer):
-        with jax.ensure_compile_time_eval():
-            factor = jnp.asarray(factor)
-            if not jnp.issubdtype(factor.dtype, jnp.floating):
-                raise ValueError(f"{owner} needs a floating {name} factor, got {factor.dtype}.")
-            complaint = _complaint(factor, invertible) if factor.size else None
-        if complaint:
-            raise ValueError(f"{owner} needs a {name} factor that is {complaint}.")
-    return factor
-
-
-def _complaint(factor: Array, invertible: bool) -> str | None:
-    """What concrete factors should be and are not, and what came."""
-    if not bool(jnp.isfinite(factor).all()):
-        return "finite, got a NaN or an infinity"
-    skew = jnp.max(jnp.abs(factor - jnp.swapaxes(factor, -1, -2)), axis=(-2, -1))
-    largest = jnp.max(jnp.abs(factor), axis=(-2, -1))
-    if bool((skew > jnp.sqrt(jnp.finfo(factor.dtype).eps) * largest).any()):
-        return f"symmetric, got two sides {float(jnp.max(skew)):g} apart"
-    lowest = jnp.linalg.eigvalsh(factor)[..., 0]
-    lost = _rounding(factor) * largest
-    if bool((lowest < -lost).any()):
-        return f"positive semidefinite, got an eigenvalue of {float(jnp.min(lowest)):g}"
-    if invertible and bool((lowest <= lost).any()):
-        return f"invertible, got an eigenvalue of {float(jnp.min(lowest)):g}"
-    return None
+def _checked(
+    owner: str,
+    factors: KroneckerFactors,
+    *,
+    sides: tuple[int | None, int | None] = (None, None),
+    definite: bool = False,
+) -> tuple[Array, Array]:
+    """Both factors, at least float32; refuse one that is no curvature of this size."""
+    checked = []
+    for (name, factor), side in zip(factors._asdict().items(), sides, strict=True):
+        require_semidefinite(owner, f"{name} factor", factor, dim=side, definite=definite)
+        factor = jnp.asarray(factor)
+        checked.append(factor.astype(jnp.promote_types(factor.dtype, jnp.float32)))
+    return checked[0], checked[1]
