@@ -2,6 +2,12 @@
 
 from bayesfilt.filters.belief import Belief, Filter, Innovation
 from bayesfilt.filters.diagonal import DiagonalFilter, diagonal_filter
+from bayesfilt.filters.kronecker import (
+    KroneckerBelief,
+    KroneckerFilter,
+    change_bases,
+    kronecker_filter,
+)
 from bayesfilt.filters.noise_ratio import NoiseRatioFilter, matched_stream, noise_ratio_filter
 from bayesfilt.filters.ornstein_uhlenbeck import (
     OrnsteinUhlenbeckFilter,
@@ -25,6 +31,8 @@ __all__ = [
     "FilteredStream",
     "GradientStream",
     "Innovation",
+    "KroneckerBelief",
+    "KroneckerFilter",
     "NoiseRatioFilter",
     "OrnsteinUhlenbeckFilter",
     "RandomWalkFilter",
@@ -32,8 +40,10 @@ __all__ = [
     "SteadyStateFilter",
     "VelocityBelief",
     "VelocityFilter",
+    "change_bases",
     "diagonal_filter",
     "filter_stream",
+    "kronecker_filter",
     "matched_stream",
     "noise_ratio_filter",
     "ornstein_uhlenbeck_filter",

@@ -5,12 +5,14 @@ from bayesfilt.optimizers.badam import badam, brmsprop
 from bayesfilt.optimizers.belief_report import effective_learning_rate, posterior_variance
 from bayesfilt.optimizers.compensated import CompensatedState, compensated, compensated_weights
 from bayesfilt.optimizers.direction_preserving import TurnVectorsState, normalized
+from bayesfilt.optimizers.kronecker_recipe import kalman_kronecker
 from bayesfilt.optimizers.parts import PartsOf, UpdateParts, adam_parts, compose, filter_parts
 from bayesfilt.optimizers.rivals import adagrad, adam_l2, adamc, amsgrad, power_adam, sgdw
 from bayesfilt.optimizers.scale_by_adagrad import ScaleByAdagradState, scale_by_adagrad
 from bayesfilt.optimizers.scale_by_amsgrad import ScaleByAmsgradState, scale_by_amsgrad
 from bayesfilt.optimizers.scale_by_fixed_point import ScaleByFixedPointState, scale_by_fixed_point
 from bayesfilt.optimizers.scale_by_kalman import ScaleByKalmanState, scale_by_kalman
+from bayesfilt.optimizers.scale_by_kronecker import ScaleByKroneckerState, scale_by_kronecker
 from bayesfilt.optimizers.scale_by_power import ScaleByPowerState, scale_by_power
 from bayesfilt.optimizers.scale_by_steady_state import (
     ScaleBySteadyStateState,
@@ -39,6 +41,7 @@ __all__ = [
     "ScaleByFixedPointState",
     "ScaleByKalmanState",
     "ScaleByPowerState",
+    "ScaleByKroneckerState",
     "ScaleBySteadyStateState",
     "ScaleByVelocityState",
     "Setting",
@@ -62,6 +65,7 @@ __all__ = [
     "effective_learning_rate",
     "exact_tied_shrink",
     "filter_parts",
+    "kalman_kronecker",
     "named_optimizer",
     "normalized",
     "posterior_variance",
@@ -71,6 +75,7 @@ __all__ = [
     "scale_by_fixed_point",
     "scale_by_kalman",
     "scale_by_power",
+    "scale_by_kronecker",
     "scale_by_steady_state",
     "scale_by_velocity",
     "sgdw",

@@ -1,7 +1,8 @@
 """Floor 1: one equation, one function, arrays in, arrays out.
 
 Gradients and precisions are of the *summed* loss everywhere. Nothing here checks its numbers but
-the dictionary of `conventions`, which users call by hand.
+the dictionary of `conventions`, which users call by hand, and `kronecker`, whose matrices they
+make by hand.
 """
 
 from bayesfilt.theory.conventions import (
@@ -30,6 +31,18 @@ from bayesfilt.theory.gaussian import (
     gain,
     kalman_multiplier,
     log_density_dense,
+)
+from bayesfilt.theory.kronecker import (
+    JointBasis,
+    KroneckerFactors,
+    from_basis,
+    gradient_factors,
+    joint_basis,
+    marginal_variance,
+    pair_precision,
+    reexpressed_variance,
+    to_basis,
+    whitened_step,
 )
 from bayesfilt.theory.l2 import (
     equivalent_l2,
@@ -82,6 +95,8 @@ __all__ = [
     "CONVENTIONS",
     "REGIMES",
     "AdamWSettings",
+    "JointBasis",
+    "KroneckerFactors",
     "OrnsteinUhlenbeck",
     "adam_variance",
     "adamw_from_transition",
@@ -103,8 +118,11 @@ __all__ = [
     "first_order_retention",
     "fixed_point_from_epsilon",
     "fixed_point_variance",
+    "from_basis",
     "gain",
+    "gradient_factors",
     "information_per_step",
+    "joint_basis",
     "kalman_multiplier",
     "l2_conditioned_mean",
     "l2_conditioned_variance",
@@ -113,12 +131,15 @@ __all__ = [
     "large_epsilon",
     "linearised_stationary_variance",
     "log_density_dense",
+    "marginal_variance",
     "mean_square_variance",
     "momentum_l2_shrink",
     "optimal_learning_rate",
+    "pair_precision",
     "predicted_variance",
     "process_deviation",
     "process_variance",
+    "reexpressed_variance",
     "regime",
     "relaxed_variance",
     "retention",
@@ -128,6 +149,7 @@ __all__ = [
     "steady_state_from_scalars",
     "steady_state_variance",
     "time_constant",
+    "to_basis",
     "tracking_error",
     "transient_from_infinity",
     "transient_from_zero",
@@ -136,4 +158,5 @@ __all__ = [
     "transition_from_adamw",
     "variance_memory",
     "variance_step",
+    "whitened_step",
 ]

@@ -12,6 +12,7 @@ from bayesfilt.optimizers import (
     adabayes_fixed_point,
     decay_to_zero,
     effective_learning_rate,
+    kalman_kronecker,
     named_optimizer,
     posterior_variance,
     scale_by_adagrad,
@@ -20,7 +21,7 @@ from bayesfilt.optimizers import (
     steady_state,
 )
 
-RECIPES = [adabayes, adabayes_fixed_point, steady_state]
+RECIPES = [adabayes, adabayes_fixed_point, kalman_kronecker, steady_state]
 recipes = pytest.mark.parametrize("make", RECIPES)
 WEIGHTS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
 

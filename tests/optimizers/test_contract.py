@@ -1,6 +1,7 @@
 """What every transformation of ours promises to an optax training loop; one row each."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from bayesfilt.optimizers import (
     brmsprop,
     compensated,
     decay_to_zero,
+    kalman_kronecker,
     normalized,
     posterior_variance,
     power_adam,
@@ -26,6 +28,7 @@ from bayesfilt.optimizers import (
     scale_by_amsgrad,
     scale_by_fixed_point,
     scale_by_kalman,
+    scale_by_kronecker,
     scale_by_power,
     scale_by_steady_state,
     scale_by_velocity,
@@ -38,6 +41,7 @@ from bayesfilt.optimizers import (
 RECIPES = {
     "adabayes": adabayes,
     "adabayes_fixed_point": adabayes_fixed_point,
+    "kalman_kronecker": kalman_kronecker,
     "steady_state": steady_state,
     "badam": badam,
 }
@@ -50,6 +54,7 @@ def descend(transformation):
 EVERYTHING = {
     **{name: functools.partial(make, 0.02, 0.05, batch_size=4) for name, make in RECIPES.items()},
     "scale_by_kalman": lambda: optax.chain(scale_by_kalman(0.05, 0.1), optax.scale(-1.0)),
+    "scale_by_kronecker": lambda: optax.chain(scale_by_kronecker(0.05, 0.1), optax.scale(-1.0)),
     "scale_by_fixed_point": lambda: optax.chain(scale_by_fixed_point(0.05, 0.1), optax.scale(-1.0)),
     "scale_by_steady_state": lambda: optax.chain(
         scale_by_steady_state(0.05, 0.1), optax.scale(-1.0)
@@ -192,7 +197,8 @@ def test_hyperparameters_vmap_and_agree_with_single_runs(make):
 def test_injected_hyperparameters_change_nothing(make):
     params = tree("float64")
     plain = make(1e-2, 0.1, batch_size=4)
-    injected = optax.inject_hyperparams(make)(
+    shapes = {"max_dimension"} & inspect.signature(make).parameters.keys()
+    injected = optax.inject_hyperparams(make, static_args=shapes)(
         drift_scale=1e-2, stationary_variance=0.1, batch_size=4
     )
     a, _ = jax.jit(lambda p: train(plain, p, 50))(params)
