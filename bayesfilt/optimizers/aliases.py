@@ -12,7 +12,7 @@ from bayesfilt.optimizers.scale_by_fixed_point import scale_by_fixed_point
 from bayesfilt.optimizers.scale_by_kalman import scale_by_kalman
 from bayesfilt.optimizers.scale_by_steady_state import scale_by_steady_state
 from bayesfilt.optimizers.units import sum_over_batch
-from bayesfilt.optimizers.weight_decay import DecayOrder, Mask, decay_to_zero, tied_shrink
+from bayesfilt.optimizers.weight_decay import DecayOrder, Mask, transition_decay
 
 
 def adabayes(
@@ -53,7 +53,7 @@ def adabayes(
         sum_over_batch(batch_size),
         scale_by_kalman(drift_scale, stationary_variance, b1=b1),
         optax.scale(-1.0),
-        _decay(drift_scale, stationary_variance, weight_decay, decay_order, mask),
+        transition_decay(drift_scale, stationary_variance, weight_decay, decay_order, mask),
     )
 
 
@@ -96,7 +96,7 @@ def adabayes_fixed_point(
         sum_over_batch(batch_size),
         scale_by_fixed_point(drift_scale, stationary_variance, b1=b1, b2=b2, eps_root=eps_root),
         optax.scale(-1.0),
-        _decay(drift_scale, stationary_variance, weight_decay, decay_order, mask),
+        transition_decay(drift_scale, stationary_variance, weight_decay, decay_order, mask),
     )
 
 
@@ -121,18 +121,5 @@ def steady_state(
         sum_over_batch(batch_size),
         scale_by_steady_state(drift_scale, stationary_variance, b1=b1, b2=b2, eps_root=eps_root),
         optax.scale(-1.0),
-        _decay(drift_scale, stationary_variance, weight_decay, decay_order, mask),
+        transition_decay(drift_scale, stationary_variance, weight_decay, decay_order, mask),
     )
-
-
-def _decay(
-    drift_scale: ScalarOrSchedule,
-    stationary_variance: ScalarOrSchedule,
-    weight_decay: ScalarOrSchedule | None,
-    decay_order: DecayOrder,
-    mask: Mask | None,
-) -> optax.GradientTransformation:
-    """Free decay where a shrink is given, else the one tied to the transition."""
-    tied = weight_decay is None
-    shrink = tied_shrink(drift_scale, stationary_variance) if tied else weight_decay
-    return decay_to_zero(shrink, order=decay_order, mask=mask)

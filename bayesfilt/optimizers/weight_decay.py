@@ -135,6 +135,22 @@ def tied_shrink(
     return shrink_at
 
 
+def transition_decay(
+    drift_scale: ScalarOrSchedule,
+    stationary_variance: ScalarOrSchedule,
+    weight_decay: ScalarOrSchedule | None,
+    decay_order: DecayOrder,
+    mask: Mask | None,
+) -> optax.GradientTransformation:
+    """Free decay where a shrink is given, else the one tied to the transition.
+
+    The last link of every recipe of this house; its arguments are the recipes' own.
+    """
+    tied = weight_decay is None
+    shrink = tied_shrink(drift_scale, stationary_variance) if tied else weight_decay
+    return decay_to_zero(shrink, order=decay_order, mask=mask)
+
+
 def convention_schedule(
     settings: AdamWSettings, schedule_factor: optax.Schedule, *, convention: str
 ) -> optax.Schedule:
