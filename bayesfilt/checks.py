@@ -72,6 +72,51 @@ def require_at_least(owner: str, name: str, value: Any, least: int) -> None:
         raise ValueError(f"{owner} needs a whole {name} >= {least}, got {name}={number:g}.")
 
 
+def require_semidefinite(
+    owner: str, name: str, value: Any, *, dim: int | None = None, definite: bool = False
+) -> None:
+    """Refuse what is no square matrix and, if concrete, not symmetric positive (semi)definite.
+
+    Axes before the last two make a stack of matrices. Rounding is allowed for, in the units of
+    each row's own diagonal: a matrix may hold 1e-12 beside 1e12.
+
+    Args:
+        owner: the function that asks.
+        name: its argument's name.
+        value: [..., dim, dim], of any number type.
+        dim: how many rows are wanted; None for any number.
+        definite: whether a singular matrix is refused too.
+    """
+    shape = np.shape(value)
+    wanted = "a square matrix" if dim is None else f"a {dim} x {dim} matrix"
+    if len(shape) < 2 or shape[-1] != shape[-2] or dim not in (None, shape[-1]):
+        raise ValueError(f"{owner} needs {wanted} for {name}, got shape {shape}.")
+    if isinstance(value, Tracer):
+        return
+    matrix = np.asarray(value)
+    if matrix.dtype.kind not in "iuf" and str(matrix.dtype) != "bfloat16":
+        raise ValueError(f"{owner} needs real numbers for {name}, got {matrix.dtype}.")
+    epsilon = 2.0**-23 if matrix.dtype.itemsize <= 4 else 2.0**-52
+    matrix, rounding = matrix.astype(float), 16 * max(shape[-1], 1) * epsilon
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{owner} needs a finite {name}, got NaN or inf in it.")
+    if matrix.size == 0:
+        return
+    diagonal = np.abs(np.diagonal(matrix, axis1=-2, axis2=-1))
+    unit = np.sqrt(np.where(diagonal == 0, 1, diagonal))
+    scaled = matrix / unit[..., None] / unit[..., None, :]
+    if (np.abs(scaled - np.swapaxes(scaled, -1, -2)) > rounding).any():
+        gap = np.abs(matrix - np.swapaxes(matrix, -1, -2)).max()
+        raise ValueError(f"{owner} needs a symmetric {name}, got {gap:g} between mirrored entries.")
+    lowest = np.linalg.eigvalsh(scaled)[..., 0]
+    if (lowest < -rounding).any() or (definite and (lowest <= rounding).any()):
+        kind = "definite" if definite else "semidefinite"
+        least = np.linalg.eigvalsh(matrix)[..., 0].min()
+        raise ValueError(
+            f"{owner} needs a positive {kind} {name}, got a smallest eigenvalue of {least:g}."
+        )
+
+
 def require_one_of(owner: str, name: str, value: object, choices: Iterable[str]) -> None:
     """Refuse a word that is not among `choices`; the nearest one is offered."""
     known = list(choices)

@@ -2,6 +2,8 @@
 
 from bayesfilt.filters.belief import Belief, Filter, Innovation
 from bayesfilt.filters.diagonal import DiagonalFilter, diagonal_filter
+from bayesfilt.filters.full import FullBelief, FullFilter, full_filter
+from bayesfilt.filters.look_back import PosteriorPath
 from bayesfilt.filters.noise_ratio import NoiseRatioFilter, matched_stream, noise_ratio_filter
 from bayesfilt.filters.ornstein_uhlenbeck import (
     OrnsteinUhlenbeckFilter,
@@ -14,6 +16,7 @@ from bayesfilt.filters.sequence import (
     filter_stream,
     stream_log_likelihood,
 )
+from bayesfilt.filters.smoother import SmoothedStream, sample_posterior, smooth_stream
 from bayesfilt.filters.static import StaticFilter, static_filter
 from bayesfilt.filters.steady_state import SteadyStateFilter, steady_state_filter
 from bayesfilt.filters.velocity import VelocityBelief, VelocityFilter, velocity_filter
@@ -23,21 +26,28 @@ __all__ = [
     "DiagonalFilter",
     "Filter",
     "FilteredStream",
+    "FullBelief",
+    "FullFilter",
     "GradientStream",
     "Innovation",
     "NoiseRatioFilter",
     "OrnsteinUhlenbeckFilter",
+    "PosteriorPath",
     "RandomWalkFilter",
+    "SmoothedStream",
     "StaticFilter",
     "SteadyStateFilter",
     "VelocityBelief",
     "VelocityFilter",
     "diagonal_filter",
     "filter_stream",
+    "full_filter",
     "matched_stream",
     "noise_ratio_filter",
     "ornstein_uhlenbeck_filter",
     "random_walk_filter",
+    "sample_posterior",
+    "smooth_stream",
     "static_filter",
     "steady_state_filter",
     "stream_log_likelihood",

@@ -248,19 +248,22 @@ def innovation_mean(
         ValueError: an argument is not a tree like the belief's mean, leaf by leaf of one shape;
             broadcasting would otherwise quietly turn one belief into another.
     """
-    given = {"gradient": gradient, "precision": precision}
-    if taken_at is not None:
-        given["taken_at"] = taken_at
-    for name, tree in given.items():
-        for outline in (jax.tree.structure, _shapes):
-            wanted, got = outline(belief.mean), outline(tree)
-            if got != wanted:
-                raise ValueError(f"A belief about {wanted} needs a {name} like it, got {got}.")
+    require_like(belief.mean, gradient=gradient, precision=precision)
     if taken_at is None:
         return jax.tree.map(
             lambda g, h, m: rebased_gradient(g, h, m, None), gradient, precision, belief.mean
         )
+    require_like(belief.mean, taken_at=taken_at)
     return jax.tree.map(rebased_gradient, gradient, precision, belief.mean, taken_at)
+
+
+def require_like(mean: PyTree, **given: PyTree) -> None:
+    """Refuse a tree that is not like the belief's mean, leaf by leaf of one shape."""
+    for name, tree in given.items():
+        for outline in (jax.tree.structure, _shapes):
+            wanted, got = outline(mean), outline(tree)
+            if got != wanted:
+                raise ValueError(f"A belief about {wanted} needs a {name} like it, got {got}.")
 
 
 def expected_innovation(

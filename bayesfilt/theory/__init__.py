@@ -1,7 +1,7 @@
 """Floor 1: one equation, one function, arrays in, arrays out.
 
 Gradients and precisions are of the *summed* loss everywhere. Nothing here checks its numbers but
-the dictionary of `conventions`, which users call by hand.
+the dictionary of `conventions` and the matrices of `matrix_riccati`, which users call by hand.
 """
 
 from bayesfilt.theory.conventions import (
@@ -40,6 +40,15 @@ from bayesfilt.theory.l2 import (
     l2_shrink,
     momentum_l2_shrink,
 )
+from bayesfilt.theory.matrix_riccati import (
+    conditioned_covariance,
+    conditioned_on_gradient,
+    matrix_steady_state,
+    natural_gradient_covariance,
+    overconfidence,
+    slow_drift_covariance,
+    whitening_covariance,
+)
 from bayesfilt.theory.ornstein_uhlenbeck import (
     OrnsteinUhlenbeck,
     decay_per_step,
@@ -77,16 +86,25 @@ from bayesfilt.theory.riccati import (
     variance_memory,
     variance_step,
 )
+from bayesfilt.theory.semidefinite import (
+    OnItsRange,
+    inverse_root,
+    on_its_range,
+    symmetric_root,
+)
 
 __all__ = [
     "CONVENTIONS",
     "REGIMES",
     "AdamWSettings",
+    "OnItsRange",
     "OrnsteinUhlenbeck",
     "adam_variance",
     "adamw_from_transition",
     "condition_dense",
     "conditional_optimum",
+    "conditioned_covariance",
+    "conditioned_on_gradient",
     "conditioned_variance",
     "convention_shrink",
     "coupled_drift_variance",
@@ -105,6 +123,7 @@ __all__ = [
     "fixed_point_variance",
     "gain",
     "information_per_step",
+    "inverse_root",
     "kalman_multiplier",
     "l2_conditioned_mean",
     "l2_conditioned_variance",
@@ -113,9 +132,13 @@ __all__ = [
     "large_epsilon",
     "linearised_stationary_variance",
     "log_density_dense",
+    "matrix_steady_state",
     "mean_square_variance",
     "momentum_l2_shrink",
+    "natural_gradient_covariance",
+    "on_its_range",
     "optimal_learning_rate",
+    "overconfidence",
     "predicted_variance",
     "process_deviation",
     "process_variance",
@@ -124,9 +147,11 @@ __all__ = [
     "retention",
     "rotation_per_step",
     "sgd_variance",
+    "slow_drift_covariance",
     "static_variance",
     "steady_state_from_scalars",
     "steady_state_variance",
+    "symmetric_root",
     "time_constant",
     "tracking_error",
     "transient_from_infinity",
@@ -136,4 +161,5 @@ __all__ = [
     "transition_from_adamw",
     "variance_memory",
     "variance_step",
+    "whitening_covariance",
 ]
