@@ -166,9 +166,8 @@ def full_surprise(
 ) -> Float[Array, " n"]:
     """Gradient of the raveled weights, re-based to the mean, g + H (mean - taken_at) [MAT-9].
 
-    A weight whose row of H is 0 was not observed, and counts as 0 whatever its gradient is. A
-    gradient of a singular H lies in its range, as the model's do; what does not is ignored by
-    `log_density`, not by `condition`.
+    A weight whose row of H is 0 was not observed, and counts as 0 whatever its gradient is. The
+    model's gradients lie in the range of H; that a given one does is not checked.
 
     Raises:
         ValueError: the gradient or the place is no tree like the mean, or the precision no
@@ -207,8 +206,9 @@ def full_log_density(
 
     A gradient of singular H varies in the range of H only. Its density is with respect to
     lengths there, with the product of the eigenvalues above 0 in place of the determinant, so
-    log likelihoods compare where the range is the same. 0 where the covariance is 0: nothing
-    was observed. In float64 where that is switched on; NaN for an indefinite covariance.
+    log likelihoods compare where the range is the same. A surprise outside the range is ruled out
+    by the model and gives no meaningful number. 0 where the covariance is 0: nothing was
+    observed. In float64 where that is switched on; NaN for an indefinite covariance.
     """
     part = on_its_range(covariance)
     whitened = (part.whitener @ surprise).astype(float)

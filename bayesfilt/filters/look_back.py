@@ -15,7 +15,7 @@ is passed back: optima that are known, or do not drift, are safe.
 """
 
 import functools
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ class PosteriorPath(NamedTuple):
     velocity: PyTree[Float[Array, "..."]] | None
 
 
+@runtime_checkable
 class LookBack(Protocol):
     """One step backwards: what is left to know of an optimum once its successor is known."""
 

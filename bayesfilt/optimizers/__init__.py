@@ -2,10 +2,15 @@
 
 from bayesfilt.optimizers.aliases import adabayes, adabayes_fixed_point, steady_state
 from bayesfilt.optimizers.belief_report import effective_learning_rate, posterior_variance
+from bayesfilt.optimizers.matrix_recipes import kalman_full
 from bayesfilt.optimizers.parts import PartsOf, UpdateParts, adam_parts, compose, filter_parts
 from bayesfilt.optimizers.scale_by_adagrad import ScaleByAdagradState, scale_by_adagrad
 from bayesfilt.optimizers.scale_by_amsgrad import ScaleByAmsgradState, scale_by_amsgrad
 from bayesfilt.optimizers.scale_by_fixed_point import ScaleByFixedPointState, scale_by_fixed_point
+from bayesfilt.optimizers.scale_by_full_kalman import (
+    ScaleByFullKalmanState,
+    scale_by_full_kalman,
+)
 from bayesfilt.optimizers.scale_by_kalman import ScaleByKalmanState, scale_by_kalman
 from bayesfilt.optimizers.scale_by_steady_state import (
     ScaleBySteadyStateState,
@@ -28,6 +33,7 @@ __all__ = [
     "ScaleByAdagradState",
     "ScaleByAmsgradState",
     "ScaleByFixedPointState",
+    "ScaleByFullKalmanState",
     "ScaleByKalmanState",
     "ScaleBySteadyStateState",
     "Setting",
@@ -41,11 +47,13 @@ __all__ = [
     "decay_to_zero",
     "effective_learning_rate",
     "filter_parts",
+    "kalman_full",
     "named_optimizer",
     "posterior_variance",
     "scale_by_adagrad",
     "scale_by_amsgrad",
     "scale_by_fixed_point",
+    "scale_by_full_kalman",
     "scale_by_kalman",
     "scale_by_steady_state",
     "steady_state",

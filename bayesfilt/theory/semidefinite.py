@@ -19,7 +19,7 @@ class OnItsRange(NamedTuple):
     """A semidefinite matrix S where it is not zero; made by `on_its_range`."""
 
     root: Float[Array, "dim dim"]  # R with R Rᵀ = S
-    whitener: Float[Array, "dim dim"]  # W with Wᵀ W S x = x for x in the range's dual
+    whitener: Float[Array, "dim dim"]  # W with S Wᵀ W S = S: WᵀW x solves S y = x in the range
     log_volume: Float[Array, ""]  # half the log of the product of the eigenvalues above 0
     rank: Float[Array, ""]
 

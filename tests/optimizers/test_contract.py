@@ -12,10 +12,12 @@ from bayesfilt.optimizers import (
     adabayes,
     adabayes_fixed_point,
     decay_to_zero,
+    kalman_full,
     posterior_variance,
     scale_by_adagrad,
     scale_by_amsgrad,
     scale_by_fixed_point,
+    scale_by_full_kalman,
     scale_by_kalman,
     scale_by_steady_state,
     steady_state,
@@ -26,6 +28,7 @@ RECIPES = {
     "adabayes": adabayes,
     "adabayes_fixed_point": adabayes_fixed_point,
     "steady_state": steady_state,
+    "kalman_full": kalman_full,
 }
 
 
@@ -36,6 +39,7 @@ def descend(transformation):
 EVERYTHING = {
     **{name: functools.partial(make, 0.02, 0.05, batch_size=4) for name, make in RECIPES.items()},
     "scale_by_kalman": lambda: optax.chain(scale_by_kalman(0.05, 0.1), optax.scale(-1.0)),
+    "scale_by_full_kalman": lambda: optax.chain(scale_by_full_kalman(0.05, 0.1), optax.scale(-1.0)),
     "scale_by_fixed_point": lambda: optax.chain(scale_by_fixed_point(0.05, 0.1), optax.scale(-1.0)),
     "scale_by_steady_state": lambda: optax.chain(
         scale_by_steady_state(0.05, 0.1), optax.scale(-1.0)
