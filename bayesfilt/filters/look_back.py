@@ -24,6 +24,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from bayesfilt.filters.belief import AnyBelief, Belief, Filter
 from bayesfilt.filters.diagonal import DiagonalFilter, PerWeight, like_leaf
 from bayesfilt.filters.full import FullBelief, FullFilter, full_drift, raveled, unraveled
+from bayesfilt.filters.noise_ratio import NoiseRatioFilter
+from bayesfilt.filters.ornstein_uhlenbeck import OrnsteinUhlenbeckFilter
+from bayesfilt.filters.random_walk import RandomWalkFilter
+from bayesfilt.filters.static import StaticFilter
 from bayesfilt.theory.ornstein_uhlenbeck import exact_shrink, process_variance
 from bayesfilt.theory.semidefinite import on_its_range, symmetrised
 
@@ -135,10 +139,24 @@ def diagonal_look_back(
     )
 
 
-@look_back.register
-def _(filter: DiagonalFilter, conditioned: Belief) -> DiagonalLookBack:
+@look_back.register(DiagonalFilter)
+@look_back.register(OrnsteinUhlenbeckFilter)
+@look_back.register(NoiseRatioFilter)
+def _(
+    filter: DiagonalFilter | OrnsteinUhlenbeckFilter | NoiseRatioFilter, conditioned: Belief
+) -> DiagonalLookBack:
     shrink, growth = exact_shrink(*filter.transition), process_variance(*filter.transition)
     return diagonal_look_back(filter, conditioned, shrink, growth)
+
+
+@look_back.register
+def _(filter: RandomWalkFilter, conditioned: Belief) -> DiagonalLookBack:
+    return diagonal_look_back(filter, conditioned, 0.0, jnp.square(filter.drift_scale))
+
+
+@look_back.register
+def _(filter: StaticFilter, conditioned: Belief) -> DiagonalLookBack:
+    return diagonal_look_back(filter, conditioned, 0.0, 0.0)
 
 
 @draw_latent.register

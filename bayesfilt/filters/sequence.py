@@ -273,7 +273,8 @@ def _holds_matrices(stream: GradientStream) -> bool:
 def _outer_squares(stream: GradientStream) -> Array:
     """The precision g gᵀ of each step, as the optimizers have it."""
     leaves = jax.tree.leaves(stream.gradient)
-    gradient = jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
+    flat = [leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:])) for leaf in leaves]
+    gradient = jnp.concatenate(flat, axis=1)
     return gradient[:, :, None] * gradient[:, None, :]
 
 

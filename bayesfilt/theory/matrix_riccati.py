@@ -123,8 +123,8 @@ def slow_drift_covariance(curvature: Matrix, process_covariance: Matrix) -> Matr
     r"""Covariance under a slow drift, P = H^-½ (H^½ Q H^½)^½ H^-½: P H P = Q [MAT-4].
 
     The geometric mean of Q and H⁻¹. First order in the gain: the recursion settles on
-    P H P = Q - P H Q - ..., so it holds while the eigenvalues of P H are well below one; and
-    for no decay, σ² = inf.
+    P H P = Q - P H Q, so it holds while the eigenvalues of P H are well below one; and for no
+    decay, σ² = inf.
 
     Args:
         curvature: H, positive definite; 1/weight².

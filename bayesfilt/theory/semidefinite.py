@@ -57,8 +57,9 @@ def on_its_range(matrix: Float[Array, "dim dim"]) -> OnItsRange:
     scale = 1 / jnp.sqrt(jnp.where(diagonal == 0, 1, diagonal))
     values, basis = jnp.linalg.eigh(scale[:, None] * held * scale)
     seen = ~(jnp.abs(values) <= 8 * dim * jnp.finfo(matrix.dtype).eps)  # NaN is seen
-    to_basis = basis * scale[:, None]
     identity = jnp.eye(dim, dtype=matrix.dtype)
+    basis = jnp.where(jnp.all(seen), identity, basis)  # the root is then Cholesky's, continuous
+    to_basis = basis * scale[:, None]
     core = to_basis.T @ matrix @ to_basis
     lower = jnp.linalg.cholesky(jnp.where(seen & seen[:, None], core, identity))
     # The scaling stretches the range, by its determinant over that of what it does to the rest.

@@ -57,7 +57,7 @@ def test_the_filter_is_the_dense_joint_gaussian(full_world, rank, missing):
 def test_for_independent_weights_it_is_the_diagonal_filter(world, missing, stationary_variance):
     made = world(2, steps=12, missing=missing, stationary_variance=stationary_variance)
     made.stream.precision[::5, 1] = 0.0
-    one, all_at_once = diagonal_filter(made.transition), full_filter(made.transition)
+    one, all_at_once = diagonal_filter(made.transition), full_filter(made.transition, jnp.eye(3))
     stream = made.stream._replace(precision=jax.vmap(jnp.diag)(made.stream.precision))
     ours = filter_stream(all_at_once, all_at_once.init(made.mean, made.variance), stream)
     theirs = filter_stream(one, one.init(made.mean, made.variance), made.stream)
