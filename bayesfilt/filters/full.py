@@ -122,7 +122,7 @@ class FullFilter(NamedTuple):
         self,
         belief: FullBelief,
         gradient: PyTree,
-        precision: Float[Array, "n n"],
+        precision: Float[Array, "..."],
         taken_at: PyTree | None = None,
     ) -> FullBelief:
         """Absorb one gradient, worth the matrix `precision` and taken at `taken_at`."""
@@ -135,7 +135,7 @@ class FullFilter(NamedTuple):
         self,
         belief: FullBelief,
         gradient: PyTree,
-        precision: Float[Array, "n n"],
+        precision: Float[Array, "..."],
         taken_at: PyTree | None = None,
     ) -> Innovation:
         """Compare a gradient with what `belief` expects; both parts are of the raveled weights."""
@@ -162,7 +162,7 @@ def full_drift(kalman: FullFilter, belief: FullBelief) -> tuple[Array, Array, Ar
 
 
 def full_surprise(
-    belief: FullBelief, gradient: PyTree, precision: Float[Array, "n n"], taken_at: PyTree | None
+    belief: FullBelief, gradient: PyTree, precision: Float[Array, "..."], taken_at: PyTree | None
 ) -> Float[Array, " n"]:
     """Gradient of the raveled weights, re-based to the mean, g + H (mean - taken_at) [MAT-9].
 
@@ -250,7 +250,8 @@ def unraveled(vector: Float[Array, "*steps n"], like: PyTree) -> PyTree:
     for leaf in jax.tree.leaves(like):
         size = math.prod(leaf.shape[leading:])
         part = vector[..., start : start + size]
-        leaves.append(like_leaf(leaf, part.reshape(vector.shape[:-1] + leaf.shape[leading:])))
+        part = part.reshape(vector.shape[:-1] + leaf.shape[leading:])
+        leaves.append(part.astype(leaf.dtype))
         start += size
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
