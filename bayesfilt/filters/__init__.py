@@ -2,12 +2,14 @@
 
 from bayesfilt.filters.belief import Belief, Filter, Innovation
 from bayesfilt.filters.diagonal import DiagonalFilter, diagonal_filter
+from bayesfilt.filters.full import FullBelief, FullFilter, full_filter
 from bayesfilt.filters.kronecker import (
     KroneckerBelief,
     KroneckerFilter,
     change_bases,
     kronecker_filter,
 )
+from bayesfilt.filters.look_back import PosteriorPath
 from bayesfilt.filters.noise_ratio import NoiseRatioFilter, matched_stream, noise_ratio_filter
 from bayesfilt.filters.ornstein_uhlenbeck import (
     OrnsteinUhlenbeckFilter,
@@ -20,6 +22,7 @@ from bayesfilt.filters.sequence import (
     filter_stream,
     stream_log_likelihood,
 )
+from bayesfilt.filters.smoother import SmoothedStream, sample_posterior, smooth_stream
 from bayesfilt.filters.static import StaticFilter, static_filter
 from bayesfilt.filters.steady_state import SteadyStateFilter, steady_state_filter
 from bayesfilt.filters.velocity import VelocityBelief, VelocityFilter, velocity_filter
@@ -29,13 +32,17 @@ __all__ = [
     "DiagonalFilter",
     "Filter",
     "FilteredStream",
+    "FullBelief",
+    "FullFilter",
     "GradientStream",
     "Innovation",
     "KroneckerBelief",
     "KroneckerFilter",
     "NoiseRatioFilter",
     "OrnsteinUhlenbeckFilter",
+    "PosteriorPath",
     "RandomWalkFilter",
+    "SmoothedStream",
     "StaticFilter",
     "SteadyStateFilter",
     "VelocityBelief",
@@ -44,10 +51,13 @@ __all__ = [
     "diagonal_filter",
     "filter_stream",
     "kronecker_filter",
+    "full_filter",
     "matched_stream",
     "noise_ratio_filter",
     "ornstein_uhlenbeck_filter",
     "random_walk_filter",
+    "sample_posterior",
+    "smooth_stream",
     "static_filter",
     "steady_state_filter",
     "stream_log_likelihood",

@@ -9,6 +9,7 @@ recorded there, NaN included, is not looked at, in the gradients of the likeliho
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
-from bayesfilt.checks import require_one_of
+from bayesfilt.checks import require_one_of, require_semidefinite
 from bayesfilt.filters.belief import AnyBelief, Filter, Innovation
 
 
@@ -25,7 +26,8 @@ class GradientStream(NamedTuple):
 
     `gradient` is of the *summed* negative log likelihood and `precision` what each gradient is
     worth, h >= 0: trees shaped like the weights (a precision of 0 says that this one weight
-    was not observed). `taken_at` holds the weights the gradients were taken at; None means
+    was not observed); for the full filter the precision is one array of matrices, [steps, n, n]
+    over the raveled weights. `taken_at` holds the weights the gradients were taken at; None means
     that each was taken at the filter's own predicted mean, which is so only if the filter
     was the one that trained. `valid` says which steps were observed.
     """
@@ -188,7 +190,11 @@ def _checked(owner: str, stream: GradientStream) -> GradientStream:
                 )
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise ValueError(f"{owner} needs a floating {name}, got {leaf.dtype}.")
-    if _is_concrete(stream):
+    if _is_concrete(stream) and _holds_matrices(stream):
+        with jax.ensure_compile_time_eval():
+            matrices = _finite_matrices(stream.precision, stream.valid)
+        require_semidefinite(owner, "precision", matrices)
+    elif _is_concrete(stream):
         for leaf in jax.tree.leaves(stream.precision):
             with jax.ensure_compile_time_eval():
                 lowest = float(_lowest(leaf, stream.valid))
@@ -216,11 +222,15 @@ def _require_independent_precision(owner: str, stream: GradientStream) -> None:
     """Refuse a concrete stream whose precision is g² wherever it was observed."""
     if not _is_concrete(stream):
         return
-    shapes = [[leaf.shape for leaf in jax.tree.leaves(tree)] for tree in stream[:2]]
-    if shapes[0] != shapes[1]:
-        return  # a matrix of precisions is no square of a gradient
     with jax.ensure_compile_time_eval():
-        same = bool(_is_square_wherever_seen(stream))
+        if _holds_matrices(stream):
+            squares = _outer_squares(stream)
+        else:
+            squares = jax.tree.map(jnp.square, stream.gradient)
+        shapes = [[leaf.shape for leaf in jax.tree.leaves(t)] for t in (squares, stream.precision)]
+        if shapes[0] != shapes[1]:
+            return  # no filter will take it
+        same = bool(_is_everywhere(squares, stream.precision, stream.valid))
     if same:
         raise ValueError(
             f"{owner} needs a precision that does not contain its own gradient, got "
@@ -235,19 +245,44 @@ def _lowest(precision: Array, valid: Array) -> Array:
 
 
 @jax.jit
-def _is_square_wherever_seen(stream: GradientStream) -> Array:
-    """Whether every valid precision is its gradient squared, up to rounding, and not all are 0."""
+def _is_everywhere(squares: PyTree, precision: PyTree, valid: Array) -> Array:
+    """Whether every valid precision is its square, up to rounding, and not all are 0."""
     same, seen = jnp.array(True), jnp.array(False)
-    pairs = zip(jax.tree.leaves(stream.gradient), jax.tree.leaves(stream.precision), strict=True)
-    for gradient, precision in pairs:
-        rounding = jnp.finfo(precision.dtype)
-        square = jnp.square(gradient).astype(precision.dtype)
-        difference = jnp.abs(precision - square)
-        close = difference <= 4 * rounding.eps * square + rounding.tiny
-        valid = _beside(stream.valid, precision)
-        same &= jnp.all(close | (precision == square) | ~valid)  # the second for inf
-        seen |= jnp.any(valid & (precision > 0))
+    for square, leaf in zip(jax.tree.leaves(squares), jax.tree.leaves(precision), strict=True):
+        rounding = jnp.finfo(leaf.dtype)
+        square = square.astype(leaf.dtype)
+        close = jnp.abs(leaf - square) <= 4 * rounding.eps * jnp.abs(square) + rounding.tiny
+        shown = _beside(valid, leaf)
+        same &= jnp.all(close | (leaf == square) | ~shown)  # the second for inf
+        seen |= jnp.any(shown & (leaf > 0))
     return same & seen
+
+
+def _holds_matrices(stream: GradientStream) -> bool:
+    """Whether the precision is one matrix over the raveled weights for each step."""
+    steps = stream.valid.shape[0]
+    weights = sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(stream.gradient))
+    return isinstance(stream.precision, Array) and stream.precision.shape == (
+        steps,
+        weights,
+        weights,
+    )
+
+
+@jax.jit
+def _outer_squares(stream: GradientStream) -> Array:
+    """The precision g gᵀ of each step, as the optimizers have it."""
+    leaves = jax.tree.leaves(stream.gradient)
+    flat = [leaf.reshape(leaf.shape[0], math.prod(leaf.shape[1:])) for leaf in leaves]
+    gradient = jnp.concatenate(flat, axis=1)
+    return gradient[:, :, None] * gradient[:, None, :]
+
+
+@jax.jit
+def _finite_matrices(precision: Array, valid: Array) -> Array:
+    """Precisions that were seen, or 0; one that is not finite is a failure, and shows later."""
+    finite = jnp.all(jnp.isfinite(precision), axis=(1, 2))
+    return jnp.where(_beside(valid & finite, precision), precision, 0)
 
 
 def _beside(valid: Array, leaf: Array) -> Array:

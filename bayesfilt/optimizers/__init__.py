@@ -6,11 +6,16 @@ from bayesfilt.optimizers.belief_report import effective_learning_rate, posterio
 from bayesfilt.optimizers.compensated import CompensatedState, compensated, compensated_weights
 from bayesfilt.optimizers.direction_preserving import TurnVectorsState, normalized
 from bayesfilt.optimizers.kronecker_recipe import kalman_kronecker
+from bayesfilt.optimizers.matrix_recipes import kalman_full
 from bayesfilt.optimizers.parts import PartsOf, UpdateParts, adam_parts, compose, filter_parts
 from bayesfilt.optimizers.rivals import adagrad, adam_l2, adamc, amsgrad, power_adam, sgdw
 from bayesfilt.optimizers.scale_by_adagrad import ScaleByAdagradState, scale_by_adagrad
 from bayesfilt.optimizers.scale_by_amsgrad import ScaleByAmsgradState, scale_by_amsgrad
 from bayesfilt.optimizers.scale_by_fixed_point import ScaleByFixedPointState, scale_by_fixed_point
+from bayesfilt.optimizers.scale_by_full_kalman import (
+    ScaleByFullKalmanState,
+    scale_by_full_kalman,
+)
 from bayesfilt.optimizers.scale_by_kalman import ScaleByKalmanState, scale_by_kalman
 from bayesfilt.optimizers.scale_by_kronecker import ScaleByKroneckerState, scale_by_kronecker
 from bayesfilt.optimizers.scale_by_power import ScaleByPowerState, scale_by_power
@@ -39,6 +44,7 @@ __all__ = [
     "ScaleByAdagradState",
     "ScaleByAmsgradState",
     "ScaleByFixedPointState",
+    "ScaleByFullKalmanState",
     "ScaleByKalmanState",
     "ScaleByPowerState",
     "ScaleByKroneckerState",
@@ -66,6 +72,7 @@ __all__ = [
     "exact_tied_shrink",
     "filter_parts",
     "kalman_kronecker",
+    "kalman_full",
     "named_optimizer",
     "normalized",
     "posterior_variance",
@@ -73,6 +80,7 @@ __all__ = [
     "scale_by_adagrad",
     "scale_by_amsgrad",
     "scale_by_fixed_point",
+    "scale_by_full_kalman",
     "scale_by_kalman",
     "scale_by_power",
     "scale_by_kronecker",

@@ -1,8 +1,8 @@
 """Floor 1: one equation, one function, arrays in, arrays out.
 
 Gradients and precisions are of the *summed* loss everywhere. Nothing here checks its numbers but
-the dictionary of `conventions`, which users call by hand, and `kronecker`, whose matrices they
-make by hand.
+the dictionary of `conventions`, which users call by hand, and the matrices of `matrix_riccati` and
+`kronecker`, which they make by hand.
 """
 
 from bayesfilt.theory.conventions import (
@@ -53,6 +53,15 @@ from bayesfilt.theory.l2 import (
     l2_shrink,
     momentum_l2_shrink,
 )
+from bayesfilt.theory.matrix_riccati import (
+    conditioned_covariance,
+    conditioned_on_gradient,
+    matrix_steady_state,
+    natural_gradient_covariance,
+    overconfidence,
+    slow_drift_covariance,
+    whitening_covariance,
+)
 from bayesfilt.theory.ornstein_uhlenbeck import (
     OrnsteinUhlenbeck,
     decay_per_step,
@@ -90,6 +99,12 @@ from bayesfilt.theory.riccati import (
     variance_memory,
     variance_step,
 )
+from bayesfilt.theory.semidefinite import (
+    OnItsRange,
+    inverse_root,
+    on_its_range,
+    symmetric_root,
+)
 
 __all__ = [
     "CONVENTIONS",
@@ -97,11 +112,14 @@ __all__ = [
     "AdamWSettings",
     "JointBasis",
     "KroneckerFactors",
+    "OnItsRange",
     "OrnsteinUhlenbeck",
     "adam_variance",
     "adamw_from_transition",
     "condition_dense",
     "conditional_optimum",
+    "conditioned_covariance",
+    "conditioned_on_gradient",
     "conditioned_variance",
     "convention_shrink",
     "coupled_drift_variance",
@@ -123,6 +141,7 @@ __all__ = [
     "gradient_factors",
     "information_per_step",
     "joint_basis",
+    "inverse_root",
     "kalman_multiplier",
     "l2_conditioned_mean",
     "l2_conditioned_variance",
@@ -132,10 +151,14 @@ __all__ = [
     "linearised_stationary_variance",
     "log_density_dense",
     "marginal_variance",
+    "matrix_steady_state",
     "mean_square_variance",
     "momentum_l2_shrink",
+    "natural_gradient_covariance",
+    "on_its_range",
     "optimal_learning_rate",
     "pair_precision",
+    "overconfidence",
     "predicted_variance",
     "process_deviation",
     "process_variance",
@@ -145,9 +168,11 @@ __all__ = [
     "retention",
     "rotation_per_step",
     "sgd_variance",
+    "slow_drift_covariance",
     "static_variance",
     "steady_state_from_scalars",
     "steady_state_variance",
+    "symmetric_root",
     "time_constant",
     "to_basis",
     "tracking_error",
@@ -159,4 +184,5 @@ __all__ = [
     "variance_memory",
     "variance_step",
     "whitened_step",
+    "whitening_covariance",
 ]

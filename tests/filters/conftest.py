@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesfilt.filters import GradientStream, velocity_filter
+from bayesfilt.filters import GradientStream, full_filter, velocity_filter
 from bayesfilt.theory.ornstein_uhlenbeck import OrnsteinUhlenbeck
+from tests.filters.dense import DenseModel
 
 
 class World(NamedTuple):
@@ -114,3 +116,65 @@ def draw_moving_world(seed, *, steps=40, weights=3, missing=0.0, numbers=(0.3, 1
 @pytest.fixture
 def moving_world():
     return draw_moving_world
+
+
+class FullWorld(NamedTuple):
+    """A stream of gradients with matrix precisions, and what was believed at the start."""
+
+    transition: OrnsteinUhlenbeck
+    drift_shape: np.ndarray  # [weights, weights]
+    mean: np.ndarray  # [weights]
+    covariance: np.ndarray  # [weights, weights]
+    stream: GradientStream  # precision [steps, weights, weights]
+
+    @property
+    def kalman(self):
+        return full_filter(self.transition, jnp.asarray(self.drift_shape))
+
+    @property
+    def belief(self):
+        return self.kalman.init(jnp.asarray(self.mean), jnp.asarray(self.covariance))
+
+    @property
+    def dense(self):
+        eta, sigma2 = self.transition
+        kept = np.exp(-(eta**2) / (2 * sigma2))
+        added = eta**2 if np.isinf(sigma2) else sigma2 * (1 - kept**2)
+        one = np.eye(len(self.mean))
+        noise = added * self.drift_shape
+        return DenseModel(self.mean, self.covariance, kept * one, noise, one, *self.stream)
+
+
+def a_covariance(rng, size):
+    root = rng.normal(size=(size, size))
+    return root @ root.T
+
+
+def draw_full_world(seed, *, steps=12, weights=3, missing=0.0, rank=None, transition=(0.3, 1.7)):
+    """With `rank` below `weights` every curvature is singular, its null space its own."""
+    rng = np.random.default_rng(seed)
+    made = FullWorld(
+        transition=OrnsteinUhlenbeck(*transition),
+        drift_shape=a_covariance(rng, weights),
+        mean=0.7 + rng.normal(size=weights),
+        covariance=a_covariance(rng, weights),
+        stream=None,
+    )
+    roots = rng.normal(size=(steps, weights, weights if rank is None else rank))
+    precision = roots @ roots.transpose(0, 2, 1)
+    taken_at = 2.0 + rng.normal(size=(steps, weights))
+    gradient = np.empty((steps, weights))
+    nothing = (gradient, precision, taken_at, np.ones(steps, bool))
+    model = made._replace(stream=GradientStream(*nothing)).dense
+    w = rng.multivariate_normal(made.mean, made.covariance)
+    for t in range(steps):
+        noise = roots[t] @ rng.normal(size=roots.shape[2])  # in the range of the precision
+        gradient[t] = precision[t] @ (taken_at[t] - w) + noise
+        w = model.move @ w + rng.multivariate_normal(np.zeros(weights), model.noise)
+    valid = rng.random(steps) >= missing
+    return made._replace(stream=GradientStream(gradient, precision, taken_at, valid))
+
+
+@pytest.fixture
+def full_world():
+    return draw_full_world

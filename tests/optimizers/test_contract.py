@@ -20,6 +20,7 @@ from bayesfilt.optimizers import (
     brmsprop,
     compensated,
     decay_to_zero,
+    kalman_full,
     kalman_kronecker,
     normalized,
     posterior_variance,
@@ -27,6 +28,7 @@ from bayesfilt.optimizers import (
     scale_by_adagrad,
     scale_by_amsgrad,
     scale_by_fixed_point,
+    scale_by_full_kalman,
     scale_by_kalman,
     scale_by_kronecker,
     scale_by_power,
@@ -44,6 +46,7 @@ RECIPES = {
     "kalman_kronecker": kalman_kronecker,
     "steady_state": steady_state,
     "badam": badam,
+    "kalman_full": kalman_full,
 }
 
 
@@ -55,6 +58,7 @@ EVERYTHING = {
     **{name: functools.partial(make, 0.02, 0.05, batch_size=4) for name, make in RECIPES.items()},
     "scale_by_kalman": lambda: optax.chain(scale_by_kalman(0.05, 0.1), optax.scale(-1.0)),
     "scale_by_kronecker": lambda: optax.chain(scale_by_kronecker(0.05, 0.1), optax.scale(-1.0)),
+    "scale_by_full_kalman": lambda: optax.chain(scale_by_full_kalman(0.05, 0.1), optax.scale(-1.0)),
     "scale_by_fixed_point": lambda: optax.chain(scale_by_fixed_point(0.05, 0.1), optax.scale(-1.0)),
     "scale_by_steady_state": lambda: optax.chain(
         scale_by_steady_state(0.05, 0.1), optax.scale(-1.0)
