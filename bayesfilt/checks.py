@@ -118,10 +118,10 @@ def require_semidefinite(
 
 
 def require_one_of(owner: str, name: str, value: object, choices: Iterable[str]) -> None:
-    """Refuse a word that is not among `choices`; the nearest one is offered."""
+    """Refuse a word that is not among `choices`; the nearest ones are offered."""
     known = list(choices)
     if value in known:
         return
-    near = difflib.get_close_matches(str(value), known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = " or ".join(map(repr, difflib.get_close_matches(str(value), known, n=3)))
+    hint = f" Did you mean {near}?" if near else ""
     raise ValueError(f"{owner} knows {name} {', '.join(known)}; got {value!r}.{hint}")

@@ -14,6 +14,7 @@ FLOOR_OF = {
     "__init__": 0,
     "atomic_files": 0,
     "callable_package": 0,
+    "catalogue": 0,
     "checks": 0,
     "custom_types": 0,
     "doctor": 0,

@@ -2,15 +2,15 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from bayesfilt.catalogue import OPTIMIZER_FACTS, SCHEDULE_FACTS
+from bayesfilt.commands.help_text import any_of, helped
 from bayesfilt.commands.jax_setup import Dtype, Platform, prepare_jax
 
 if TYPE_CHECKING:
     from bayesfilt.optimizers.zoo import Setting
     from bayesfilt.tasks import Task
-
-Schedule = Literal["constant", "cosine"]
 
 DEFAULT_FOLLOWERS = ("adabayes_fixed_point", "adabayes", "adam_large_eps")
 
@@ -18,6 +18,11 @@ _RECORDS_IN_A_RUN = 200
 _LARGEST_SEED = 2**32 - 1
 
 
+@helped(
+    followers=any_of(OPTIMIZER_FACTS),
+    schedule="Of the learning rate. "
+    + any_of(facts for facts in SCHEDULE_FACTS if facts.status != "none"),
+)
 @dataclasses.dataclass(frozen=True)
 class Compare:
     """Run followers beside the real AdamW, update by update and free-running; draw it all."""
@@ -26,13 +31,12 @@ class Compare:
     # digits-mlp, digits-cnn, digits-layernorm; or, with known optima, bowl, saddle, ravine,
     # two-groups, tracking.
     task: str = "digits-mlp"
-    # Any of adabayes_fixed_point, adabayes, steady_state, adam_large_eps, adam, adamw, sgdw.
     followers: tuple[str, ...] = DEFAULT_FOLLOWERS
     learning_rate: float = 1e-3  # AdamW's; the filters' settings follow by the dictionary
     weight_decay: float = 0.1  # torch's and optax's: the shrink per step is this times the rate
     batch_size: int = 64
     num_steps: int = 2000
-    schedule: Schedule = "constant"  # of the learning rate; cosine falls to zero
+    schedule: str = "constant"
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8  # AdamW's

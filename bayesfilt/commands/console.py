@@ -3,6 +3,7 @@
 import contextlib
 import math
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,21 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         console.print(Text(title, style="bold"), soft_wrap=True)
         console.print(table)
     say(captured.get())
+
+
+def show_list(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print labels and what belongs to them; a terminal gets lines of its width."""
+    from rich.console import Console
+
+    console = Console()
+    indent = max(len(label) for label, _ in rows) + 4
+    say(title)
+    for label, text in rows:
+        line = f"  {label}".ljust(indent) + text
+        if console.is_terminal:
+            line = textwrap.fill(line, console.width, subsequent_indent=" " * indent)
+        say(line)
+    say("")
 
 
 def number(value: float | None, digits: int = 3) -> str:

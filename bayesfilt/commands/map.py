@@ -1,10 +1,11 @@
-"""`bayesfilt map`: either side of the dictionary filter <-> AdamW, and what follows from it."""
+"""`bayesfilt map`: the dictionary filter <-> AdamW, in numbers and name by name."""
 
 import dataclasses
 import math
 from typing import TYPE_CHECKING, Literal
 
 from bayesfilt.commands.console import number, say, show_table
+from bayesfilt.commands.explain import explain, list_all
 from bayesfilt.commands.jax_setup import Platform, prepare_jax
 
 if TYPE_CHECKING:
@@ -12,13 +13,21 @@ if TYPE_CHECKING:
 
 Convention = Literal["lr_scaled", "paper", "filter"]
 
+_ADAMW = ["--learning-rate", "--weight-decay"]
+_FILTER = ["--drift-scale", "--stationary-variance"]
 _B1 = 0.9  # Adam's default; momentum hardly moves what is printed
 
 
 @dataclasses.dataclass(frozen=True)
 class Map:
-    """Translate AdamW settings into the filter's and back, with time scales and regimes."""
+    """Translate AdamW settings into the filter's and back; without any, list all names.
 
+    The names are optimizers and schedules, each with what it is as a filter.
+    """
+
+    # Say everything about these names: what they are as a filter, how exactly, their decay,
+    # their own numbers, sources and equations.
+    explain: tuple[str, ...] = ()
     learning_rate: float | None = None  # AdamW's, at its base; wants --weight-decay
     weight_decay: float | None = None  # AdamW's, in the --convention
     # What --weight-decay means: lr_scaled (torch, optax), paper (Loshchilov and Hutter: the
@@ -31,8 +40,14 @@ class Map:
     platform: Platform = "cpu"  # a handful of numbers: a GPU only takes longer to start
 
     def run(self) -> int:
-        """Print the transition, the three conventions, time scales and regimes."""
-        self._check()
+        """List or explain names; or print the transition, conventions, time scales, regimes."""
+        given = self._numbers_given()
+        if self.explain or not given:
+            if given:
+                raise ValueError(f"map needs --explain or numbers, got both: {' '.join(given)}.")
+            explain(self.explain) if self.explain else list_all()
+            return 0
+        self._check(given)
         prepare_jax(self.platform, "float64")
         transition = self._transition()
         _show_dictionary(transition, self.batch_size)
@@ -42,17 +57,20 @@ class Map:
             say("--batch-size adds the units of the mean gradient.")
         return 0
 
-    def _check(self) -> None:
-        adamw = {"--learning-rate": self.learning_rate, "--weight-decay": self.weight_decay}
-        filtered = {
-            "--drift-scale": self.drift_scale,
-            "--stationary-variance": self.stationary_variance,
-        }
-        given = [name for name, value in {**adamw, **filtered}.items() if value is not None]
-        if given not in (list(adamw), list(filtered)):
+    def _numbers_given(self) -> list[str]:
+        """The options that hold a number, of those that are there."""
+        return [
+            f"--{field.name.replace('_', '-')}"
+            for field in dataclasses.fields(self)
+            if field.default is None and getattr(self, field.name) is not None
+        ]
+
+    def _check(self, given: list[str]) -> None:
+        either = [name for name in given if name not in ("--batch-size", "--num-examples")]
+        if either not in (_ADAMW, _FILTER):
             raise ValueError(
-                "map needs --learning-rate and --weight-decay, or --drift-scale and"
-                f" --stationary-variance; got {' '.join(given) or 'neither'}."
+                f"map needs {' and '.join(_ADAMW)}, or {' and '.join(_FILTER)};"
+                f" got {' '.join(either) or 'neither'}."
             )
         for name, value in (("batch-size", self.batch_size), ("num-examples", self.num_examples)):
             if value is not None and value < 1:

@@ -84,7 +84,8 @@ def run_study(
             the one `simulate(jax.random.split(key)[0], ...)` makes.
         task: What is trained.
         setting: AdamW's setting; the zoo's other optimizers derive theirs from it.
-        followers: Names in the zoo, or name -> optimizer: a `NamedOptimizer`, or any optax
+        followers: Names in the zoo, with numbers of their own if they have any
+            (`power_adam:power=0.75`), or name -> optimizer: a `NamedOptimizer`, or any optax
             transformation of mean-loss gradients (its parts are then "not available").
         num_steps: Steps to take; the setting's own `num_steps` is the length of its schedule.
         leader: A name in the zoo.
@@ -145,8 +146,15 @@ def contest_of(leader: str, followers: Followers, setting: Setting) -> Contest:
     """Build everybody from a setting; a follower named like the leader gets a name of its own.
 
     Raises:
-        ValueError: A name that the zoo does not know, none at all, or one twice.
+        ValueError: A name that the zoo does not know, none at all, or one twice; a schedule
+            that needs a metric.
     """
+    if setting.factors.metric is not None:
+        raise ValueError(
+            f"a comparison needs a schedule that is a function of the step, got"
+            f" {setting.schedule!r}: each run would follow its own losses, at a learning rate and"
+            " decay of its own."
+        )
     require_at_least("run_study", "number of followers", len(followers), 1)
     if isinstance(followers, Mapping):
         built = {name: _as_named(each) for name, each in followers.items()}

@@ -33,14 +33,23 @@ from bayesfilt.optimizers.weight_decay import (
     tied_shrink,
 )
 from bayesfilt.optimizers.widened import widened
-from bayesfilt.optimizers.zoo import OPTIMIZERS, NamedOptimizer, Setting, named_optimizer
+from bayesfilt.optimizers.zoo import (
+    OPTIMIZERS,
+    SCHEDULES,
+    NamedOptimizer,
+    Recipe,
+    Setting,
+    named_optimizer,
+)
 
 __all__ = [
     "OPTIMIZERS",
+    "SCHEDULES",
     "CompensatedState",
     "DecayToZeroState",
     "NamedOptimizer",
     "PartsOf",
+    "Recipe",
     "ScaleByAdagradState",
     "ScaleByAmsgradState",
     "ScaleByFixedPointState",

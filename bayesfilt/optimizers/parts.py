@@ -50,9 +50,17 @@ def compose(parts: UpdateParts, params: Params) -> Params:
 
 
 def adam_parts(
-    learning_rate: ScalarOrSchedule, weight_decay: Scalar, *, b1: float, b2: float, eps: float
+    learning_rate: ScalarOrSchedule,
+    shrink: ScalarOrSchedule,
+    *,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
 ) -> PartsOf:
-    """Parts of optax's adam or adamw with these settings; epsilon is its prior."""
+    """Parts of optax's adam or adamw with these settings; epsilon is its prior.
+
+    `shrink` is what one step takes of a weight, AdamW's learning_rate * weight_decay.
+    """
 
     def parts_of(opt_state) -> UpdateParts:
         state = only_state(optax.ScaleByAdamState, opt_state)
@@ -69,14 +77,14 @@ def adam_parts(
             prior_precision=jax.tree.map(
                 lambda v: jnp.full_like(v, eps) / rate.astype(v.dtype), state.nu
             ),
-            shrink=rate * weight_decay,
+            shrink=value_at(shrink, state.count - 1, dtype),
             step_shrink=jnp.zeros((), dtype),
         )
 
     return parts_of
 
 
-def filter_parts(*, b1: float, decay_order: str = "before") -> PartsOf:
+def filter_parts(*, b1: Scalar, decay_order: str = "before") -> PartsOf:
     """Parts of a filter's recipe built with this b1 and decay order.
 
     At a fixed point or steady state the prior's part is what it adds to the inverse of the

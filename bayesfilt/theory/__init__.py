@@ -10,6 +10,7 @@ from bayesfilt.theory.conventions import (
     AdamWSettings,
     adamw_from_transition,
     convention_shrink,
+    normalised_weight_decay,
     transition_from_adamw,
 )
 from bayesfilt.theory.coupled import (
@@ -155,6 +156,7 @@ __all__ = [
     "mean_square_variance",
     "momentum_l2_shrink",
     "natural_gradient_covariance",
+    "normalised_weight_decay",
     "on_its_range",
     "optimal_learning_rate",
     "pair_precision",

@@ -121,6 +121,26 @@ def convention_shrink(
     return schedule_factor * schedule_factor * settings.weight_decay
 
 
+def normalised_weight_decay(
+    normalised: Scalar, batch_size: Scalar, num_examples: Scalar, epochs: Scalar
+) -> Scalar:
+    """Shrink per step from a decay that is the same for every budget, λ √(b/(B T)) [DICT-3].
+
+    b/(B T) is one over the number of steps, so that longer runs decay less per step and more in
+    all, like the root of their length. The rule is an empirical one of Loshchilov and Hutter.
+
+    Args:
+        normalised: λ, the decay of a run of one step; they found 0.025 to 0.05 to do.
+        batch_size: b.
+        num_examples: B, in the training set.
+        epochs: T, of the run; with restarts, of the current period.
+
+    Returns:
+        The shrink at schedule factor 1, the "paper" convention's number.
+    """
+    return normalised * (batch_size / (num_examples * epochs)) ** 0.5
+
+
 def _divide_or_infinity(numerator: Scalar, denominator: Scalar) -> Scalar:
     """A quotient that is inf, with a finite derivative, where the denominator is zero."""
     known = checks.concrete_number(denominator)

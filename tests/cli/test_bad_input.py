@@ -45,7 +45,14 @@ def matches(line: str, message: str) -> bool:
         (("--learning-rate", 0), "learning_rate > 0, got learning_rate=0"),
         (("--weight-decay", -1), "weight_decay >= 0, got weight_decay=-1"),
         (("--learning-rate", 0.5, "--weight-decay", 2), "shrink per step below 1 .*got 1"),
-        (("--weight-decay", 0, "--followers", "sgdw"), "sgdw needs weight_decay > 0"),
+        (
+            ("--weight-decay", 0, "--followers", "sgdw"),
+            "sgdw needs weight_decay > 0.*sgdw:learning",
+        ),
+        (("--followers", "power_adam:powr=1"), "got 'powr'. Did you mean 'power'"),
+        (("--schedule", "cosin"), "got 'cosin'. Did you mean 'cosine'"),
+        (("--schedule", "warm_restarts:T_0=0"), "T_0 >= 1, got T_0=0"),
+        (("--schedule", "reduce_on_plateau"), "a function of the step, got 'reduce_on_plateau'"),
         (("--b1", 1), "0 <= b1 < 1, got b1=1"),
         (("--b2", 1.5), "0 <= b2 < 1, got b2=1.5"),
         (("--eps", -1), "eps >= 0, got eps=-1"),
@@ -146,4 +153,4 @@ def test_data_need_a_network(compare, tmp_path):
 def test_the_traceback_is_there_for_who_asks(bayesfilt, monkeypatch):
     monkeypatch.setenv("BAYESFILT_TRACEBACK", "1")
     with pytest.raises(ValueError, match="map needs"):
-        bayesfilt("map")
+        bayesfilt("map", "--learning-rate", 1)

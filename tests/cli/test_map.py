@@ -3,6 +3,9 @@ import re
 
 import pytest
 
+from bayesfilt.catalogue import equation_says, reference
+from bayesfilt.optimizers import OPTIMIZERS, SCHEDULES
+
 
 def table_of(out: str) -> dict[str, list[str]]:
     """The cells behind each first cell, told apart by two blanks or more."""
@@ -79,10 +82,51 @@ def test_tables_fit_the_terminal(bayesfilt, monkeypatch, width):
     assert "Regimes" in plain
 
 
+def test_without_arguments_every_name_is_listed_in_a_line_of_its_own(bayesfilt):
+    answer = bayesfilt("map")
+    lines = {line.split()[0]: line for line in answer.out.splitlines() if line.startswith("  ")}
+    assert list(lines) == [*OPTIMIZERS, *SCHEDULES]
+    for name, (facts, _) in {**OPTIMIZERS, **SCHEDULES}.items():
+        assert facts.status in lines[name]
+        assert facts.reading in lines[name]
+
+
+@pytest.mark.parametrize("name", [*OPTIMIZERS, *SCHEDULES])
+def test_a_name_is_explained_with_all_that_is_known_of_it(bayesfilt, name):
+    facts = {**OPTIMIZERS, **SCHEDULES}[name].facts
+    said = bayesfilt("map", "--explain", name).out
+    assert facts.reading in said and facts.reason in said and f"{facts.status}: " in said
+    for key in facts.sources:
+        assert reference(key) in said
+    for tag in facts.tags:
+        assert f"{tag}: {equation_says(tag)}" in said
+    for own in facts.numbers:
+        assert own.meaning in said
+    assert (f"{facts.decay}: a weight without gradient" in said) == (name in OPTIMIZERS)
+    assert ("bayesfilt compare --" in said) == (name != "reduce_on_plateau")
+
+
+def test_several_names_are_explained_and_a_terminal_gets_lines_of_its_width(bayesfilt, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    answer = bayesfilt("map", "--explain", "adamw", "warm_restarts")
+    assert max(map(len, answer.out.splitlines())) <= 60
+    assert [line for line in answer.out.splitlines() if line and not line.startswith(" ")] == [
+        "adamw",
+        "warm_restarts",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "map needs --learning-rate and --weight-decay, or --drift-scale .* got neither"),
+        (
+            ("--batch-size", 4),
+            "map needs --learning-rate and --weight-decay, or --drift-scale .* got neither",
+        ),
+        (("--explain", "adamv"), "got 'adamv'. Did you mean .*'adamw'"),
+        (("--explain", "adam", "cosin"), "got 'cosin'. Did you mean 'cosine'"),
+        (("--explain", "adam", "--learning-rate", 1), "or numbers, got both: --learning-rate"),
         (("--learning-rate", 1), "got --learning-rate"),
         (("--learning-rate", 1, "--drift-scale", 1), "got --learning-rate --drift-scale"),
         (("--learning-rate", -1, "--weight-decay", 0.1), "learning_rate > 0, got .*-1"),

@@ -202,11 +202,13 @@ def test_the_parts_compose_the_real_update(proposals, name):
 @pytest.mark.parametrize("name", TAKEN_APART)
 def test_shares_of_real_updates_add_up_to_one(proposals, name):
     total = np.asarray(proposals["share"][name]).sum(axis=-1)
-    if name == "adamw constant":  # the leader itself
+    same = [f"{each} constant" for each in ("adamw", "adamw_paper", "adamw_filter", "adamc")]
+    if name in same:  # the leader's own steps
         assert np.isnan(total).all()
     else:  # at its first step the cosine schedule is still at 1
-        start = 1 if name == "adamw cosine" else 0
-        np.testing.assert_allclose(total[start:], 1, rtol=1e-9)
+        start = 1 if name.replace("cosine", "constant") in same else 0
+        # Shares that are large and cancel lose digits.
+        np.testing.assert_allclose(total[start:], 1, rtol=1e-7)
 
 
 def test_what_adamw_without_decay_lacks_is_decay(proposals):

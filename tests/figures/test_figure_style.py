@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from bayesfilt.commands.compare import DEFAULT_FOLLOWERS
 from bayesfilt.figures import (
     FIGURES,
     VENUES,
@@ -76,7 +77,9 @@ def test_optimizers_stay_apart_to_colour_blind_eyes(kind):
     assert min(distances(seen)) > 10
 
 
-@pytest.mark.parametrize("styles", [PART_STYLES, {n: optimizer_style(n) for n in OPTIMIZERS}])
+@pytest.mark.parametrize(
+    "styles", [PART_STYLES, {n: optimizer_style(n) for n in known_optimizers()}]
+)
 def test_each_of_colour_marker_and_dashes_tells_lines_apart(styles):
     for field in ("color", "marker", "dashes"):
         assert len({getattr(style, field) for style in styles.values()}) == len(styles)
@@ -91,7 +94,7 @@ def test_parts_and_conventions_stay_apart_on_a_grey_print():
 
 def test_every_optimizer_of_the_zoo_has_a_style_of_its_own():
     styles = [optimizer_style(name) for name in OPTIMIZERS]
-    assert set(OPTIMIZERS) <= set(known_optimizers())
+    assert {*DEFAULT_FOLLOWERS, "adamw"} <= set(known_optimizers())
     assert len(set(styles)) == len(OPTIMIZERS)
 
 
