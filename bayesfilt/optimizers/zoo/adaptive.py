@@ -1,5 +1,7 @@
 """The loud limit: optimizers that divide by the root of a mean square."""
 
+from typing import Any
+
 import optax
 
 from bayesfilt.checks import require_fraction, require_number, require_positive
@@ -97,7 +99,7 @@ def power_adam(setting: Setting, *, power: Scalar, learning_rate: Scalar | None)
     return NamedOptimizer(optimizer=made, parts=None)
 
 
-def adagrad(setting: Setting, *, learning_rate: Scalar | None, eps: Scalar) -> NamedOptimizer:
+def adagrad(setting: Setting, *, learning_rate: Scalar | None, eps: float) -> NamedOptimizer:
     """AdaGrad as torch has it."""
     rate = own_rate("adagrad", setting, learning_rate)
     return NamedOptimizer(optimizer=adagrad_of(setting.scheduled(rate), eps=eps), parts=None)
@@ -166,7 +168,7 @@ def _adam_beside(setting: Setting, shrink: ScalarOrSchedule, eps: Scalar) -> Nam
     )
 
 
-def _memory(setting: Setting, eps: Scalar) -> dict[str, Scalar]:
+def _memory(setting: Setting, eps: Any) -> dict[str, Any]:
     return {"b1": setting.b1, "b2": setting.b2, "eps": eps}
 
 

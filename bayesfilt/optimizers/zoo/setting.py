@@ -36,9 +36,9 @@ class Setting:
     batch_size: int
     num_steps: int  # length of the schedule
     schedule: str = "constant"
-    b1: Scalar = 0.9
-    b2: Scalar = 0.999
-    eps: Scalar = 1e-8
+    b1: float = 0.9  # these three may be traced, too
+    b2: float = 0.999
+    eps: float = 1e-8
 
     def __post_init__(self):
         require_positive("Setting", "learning_rate", self.learning_rate)
