@@ -124,7 +124,7 @@ def test_several_names_are_explained_and_a_terminal_gets_lines_of_its_width(baye
             ("--batch-size", 4),
             "map needs --learning-rate and --weight-decay, or --drift-scale .* got neither",
         ),
-        (("--explain", "adamv"), "got 'adamv'. Did you mean .*'adamw'"),
+        (("--explain", "adamww"), "got 'adamww'. Did you mean 'adamw'"),
         (("--explain", "adam", "cosin"), "got 'cosin'. Did you mean 'cosine'"),
         (("--explain", "adam", "--learning-rate", 1), "or numbers, got both: --learning-rate"),
         (("--learning-rate", 1), "got --learning-rate"),
