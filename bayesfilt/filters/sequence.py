@@ -194,7 +194,7 @@ def _checked(owner: str, stream: GradientStream) -> GradientStream:
         with jax.ensure_compile_time_eval():
             matrices = _finite_matrices(stream.precision, stream.valid)
         require_semidefinite(owner, "precision", matrices)
-    elif _is_concrete(stream):
+    elif _is_concrete(stream) and _shapes(stream.precision) == _shapes(stream.gradient):
         for leaf in jax.tree.leaves(stream.precision):
             with jax.ensure_compile_time_eval():
                 lowest = float(_lowest(leaf, stream.valid))
@@ -227,8 +227,7 @@ def _require_independent_precision(owner: str, stream: GradientStream) -> None:
             squares = _outer_squares(stream)
         else:
             squares = jax.tree.map(jnp.square, stream.gradient)
-        shapes = [[leaf.shape for leaf in jax.tree.leaves(t)] for t in (squares, stream.precision)]
-        if shapes[0] != shapes[1]:
+        if _shapes(squares) != _shapes(stream.precision):
             return  # no filter will take it
         same = bool(_is_everywhere(squares, stream.precision, stream.valid))
     if same:
@@ -283,6 +282,10 @@ def _finite_matrices(precision: Array, valid: Array) -> Array:
     """Precisions that were seen, or 0; one that is not finite is a failure, and shows later."""
     finite = jnp.all(jnp.isfinite(precision), axis=(1, 2))
     return jnp.where(_beside(valid & finite, precision), precision, 0)
+
+
+def _shapes(tree: PyTree) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(tree)]
 
 
 def _beside(valid: Array, leaf: Array) -> Array:
