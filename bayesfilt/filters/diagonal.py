@@ -260,7 +260,7 @@ def innovation_mean(
 def require_like(mean: PyTree, **given: PyTree) -> None:
     """Refuse a tree that is not like the belief's mean, leaf by leaf of one shape."""
     for name, tree in given.items():
-        for outline in (jax.tree.structure, _shapes):
+        for outline in (jax.tree.structure, leaf_shapes):
             wanted, got = outline(mean), outline(tree)
             if got != wanted:
                 raise ValueError(f"A belief about {wanted} needs a {name} like it, got {got}.")
@@ -294,7 +294,8 @@ def log_density(
     return jnp.where(observed, -0.5 * (log_variance + squared), 0)
 
 
-def _shapes(tree: PyTree) -> list[tuple[int, ...]]:
+def leaf_shapes(tree: PyTree) -> list[tuple[int, ...]]:
+    """Shape of every leaf, in the order of the tree."""
     return [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
 
 

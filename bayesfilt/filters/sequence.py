@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from bayesfilt.checks import require_one_of, require_semidefinite
 from bayesfilt.filters.belief import AnyBelief, Filter, Innovation
+from bayesfilt.filters.diagonal import leaf_shapes
 
 
 class GradientStream(NamedTuple):
@@ -194,7 +195,7 @@ def _checked(owner: str, stream: GradientStream) -> GradientStream:
         with jax.ensure_compile_time_eval():
             matrices = _finite_matrices(stream.precision, stream.valid)
         require_semidefinite(owner, "precision", matrices)
-    elif _is_concrete(stream) and _shapes(stream.precision) == _shapes(stream.gradient):
+    elif _is_concrete(stream) and leaf_shapes(stream.precision) == leaf_shapes(stream.gradient):
         for leaf in jax.tree.leaves(stream.precision):
             with jax.ensure_compile_time_eval():
                 lowest = float(_lowest(leaf, stream.valid))
@@ -227,7 +228,7 @@ def _require_independent_precision(owner: str, stream: GradientStream) -> None:
             squares = _outer_squares(stream)
         else:
             squares = jax.tree.map(jnp.square, stream.gradient)
-        if _shapes(squares) != _shapes(stream.precision):
+        if leaf_shapes(squares) != leaf_shapes(stream.precision):
             return  # no filter will take it
         same = bool(_is_everywhere(squares, stream.precision, stream.valid))
     if same:
@@ -282,10 +283,6 @@ def _finite_matrices(precision: Array, valid: Array) -> Array:
     """Precisions that were seen, or 0; one that is not finite is a failure, and shows later."""
     finite = jnp.all(jnp.isfinite(precision), axis=(1, 2))
     return jnp.where(_beside(valid & finite, precision), precision, 0)
-
-
-def _shapes(tree: PyTree) -> list[tuple[int, ...]]:
-    return [leaf.shape for leaf in jax.tree.leaves(tree)]
 
 
 def _beside(valid: Array, leaf: Array) -> Array:

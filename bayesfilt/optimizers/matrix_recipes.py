@@ -19,7 +19,7 @@ def kalman_full(
     decay_order: DecayOrder = "before",
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The filter with the covariance of all weights, for nets of at most 4096 of them.
+    """The filter with the covariance of all weights, for nets of at most 8192 of them.
 
     What `adabayes` is with one variance per weight. A full matrix in place of the diagonal makes
     its steps larger where weights can stand in for each other: each is then less certain than it
@@ -44,7 +44,7 @@ def kalman_full(
 
     Raises:
         ValueError: An argument out of range; weights, mask or gradient that do not fit; more than
-            4096 weights.
+            8192 weights.
     """
     return optax.chain(
         sum_over_batch(batch_size),

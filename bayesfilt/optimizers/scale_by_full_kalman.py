@@ -24,7 +24,7 @@ from bayesfilt.optimizers.scale_by_kalman import growth_and_rate
 from bayesfilt.optimizers.units import require_real_weights
 from bayesfilt.theory import conditioned_on_gradient, relaxed_variance
 
-MOST_WEIGHTS = 4096  # a covariance of 64 MiB in float32, read and written at every step
+MOST_WEIGHTS = 8192  # a covariance of 256 MiB in float32, read and written at every step
 
 
 class ScaleByFullKalmanState(NamedTuple):
@@ -68,7 +68,7 @@ def scale_by_full_kalman(
         number of weights. It scales and turns, and does not change the sign.
 
     Raises:
-        ValueError: A number outside its range; weights that are not real; more than 4096 weights.
+        ValueError: A number outside its range; weights that are not real; more than 8192 weights.
     """
     owner = "scale_by_full_kalman"
     require_positive(owner, "drift_scale", drift_scale)
