@@ -166,6 +166,7 @@ def _train(
             params=carry.params[run],
             opt_state=state.opt_states[run],
             diverged_at=state.diverged_at[run],
+            last_loss=carry.last_loss,
         )
         own, view = training_step(optimizer, drawn, own)
         carries.append(own)
@@ -208,6 +209,7 @@ def _moved(carry: Carry, carries: Sequence[Carry], state: SideBySideState) -> Ca
         params=tuple(own.params for own in carries),
         opt_state=state,
         diverged_at=carry.diverged_at,
+        last_loss=carries[0].last_loss,
     )
 
 

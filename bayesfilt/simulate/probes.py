@@ -49,16 +49,17 @@ def evaluation(task: Task, view: StepView) -> dict[str, Float[Array, ""]]:
 def weight_rms(task: Task, view: StepView) -> Float[Array, ""]:
     """Root mean square of all weights before the step."""
     del task
-    return _root_mean_square(view.params)
+    return root_mean_square(view.params)
 
 
 def update_rms(task: Task, view: StepView) -> Float[Array, ""]:
     """Root mean square of the step's update, decay included."""
     del task
-    return _root_mean_square(view.updates)
+    return root_mean_square(view.updates)
 
 
-def _root_mean_square(tree: Params) -> Float[Array, ""]:
+def root_mean_square(tree: Params) -> Float[Array, ""]:
+    """Over all numbers of a tree."""
     leaves = jax.tree.leaves(tree)
     total = sum(jnp.sum(jnp.square(leaf)) for leaf in leaves)
     return jnp.sqrt(total / sum(leaf.size for leaf in leaves))

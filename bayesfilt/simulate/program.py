@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from bayesfilt.checks import require_at_least
 from bayesfilt.custom_types import Params
@@ -26,6 +26,7 @@ class Carry(NamedTuple):
     params: Params
     opt_state: Any
     diverged_at: Int[Array, ""]
+    last_loss: Float[Array, ""]  # the minibatch loss last seen finite; NaN before the first
 
 
 class RunRecord(NamedTuple):
@@ -36,6 +37,7 @@ class RunRecord(NamedTuple):
     params: Params  # after the last step
     opt_state: Any
     diverged_at: Int[Array, ""]  # first step with a number that is not finite; -1: none
+    last_loss: Float[Array, ""]  # the minibatch loss last seen finite; NaN: there was none
 
 
 # One step: (task, carry) -> (carry, what the recorded step shows).
@@ -67,6 +69,7 @@ def start(program: Program, key: PRNGKeyArray, task: Task, params: Params | None
         params=params,
         opt_state=program.init_state(params),
         diverged_at=jnp.full((), NEVER, jnp.int32),
+        last_loss=jnp.full((), jnp.nan, jnp.result_type(float)),
     )
 
 
@@ -88,7 +91,7 @@ def advance(
                 lambda c, _: (program.step(task, c)[0], None), carry, length=length - 1
             )[0]
         diverged = (carry.diverged_at != NEVER) & (carry.diverged_at <= before)
-        return carry, (before, _blank_if(diverged, record))
+        return carry, (before, blank_if(diverged, record))
 
     full, rest = divmod(num_steps, program.record_every)
     carry, recorded = jax.lax.scan(lambda c, _: block(c, program.record_every), carry, length=full)
@@ -115,6 +118,7 @@ def finished(carry: Carry, step: Int[Array, " records"], records: dict[str, Any]
         params=carry.params,
         opt_state=carry.opt_state,
         diverged_at=carry.diverged_at,
+        last_loss=carry.last_loss,
     )
 
 
@@ -129,7 +133,7 @@ def keep_if(condition: Bool[Array, ""], new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def _blank_if(condition: Bool[Array, ""], record: Any) -> Any:
+def blank_if(condition: Bool[Array, ""], record: Any) -> Any:
     """Numbers of a diverged run are not numbers; counts and flags stay as they are."""
 
     def blank(leaf):

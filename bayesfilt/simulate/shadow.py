@@ -152,7 +152,7 @@ def _shadow_step(leader, following, task: Task, carry: Carry) -> tuple[Carry, Sh
         followers=proposals,
     )
     diverged_at = first_failure(carry, loss, gradient, led.updates)
-    return moved(carry, led.updates, opt_state, diverged_at), view
+    return moved(carry, loss, led.updates, opt_state, diverged_at), view
 
 
 def warn_if_float32(params: Params) -> None:

@@ -42,7 +42,8 @@ def simulate(
     The same key gives every optimizer the same first weights and the same minibatches.
 
     A step whose loss, gradient or update is not finite is not taken: the run stands still from
-    there on, its records read NaN, and `diverged_at` names the step.
+    there on, its records read NaN, `diverged_at` names the step and `last_loss` the minibatch
+    loss last seen finite.
 
     Args:
         key: Splits into the key of the first weights and the key of the minibatches.
@@ -98,7 +99,7 @@ def training_step(
         updates=updates,
         opt_state=opt_state,
     )
-    return moved(carry, updates, opt_state, diverged_at), view
+    return moved(carry, loss, updates, opt_state, diverged_at), view
 
 
 def observe(task: Task, carry: Carry) -> tuple[Float[Array, ""], Params]:
@@ -118,9 +119,17 @@ def first_failure(
     return jnp.where(fails_now, carry.step, carry.diverged_at)
 
 
-def moved(carry: Carry, updates: Params, opt_state: Any, diverged_at: Int[Array, ""]) -> Carry:
+def moved(
+    carry: Carry,
+    loss: Float[Array, ""],
+    updates: Params,
+    opt_state: Any,
+    diverged_at: Int[Array, ""],
+) -> Carry:
     """The carry after the step; a diverged run keeps its weights and its state."""
     healthy = diverged_at == NEVER
+    # The failing step's own loss counts where it was only the gradient that overflowed.
+    seen = jnp.isfinite(loss) & (carry.diverged_at == NEVER)
     params = optax.apply_updates(carry.params, updates)
     return Carry(
         step=carry.step + 1,
@@ -128,4 +137,5 @@ def moved(carry: Carry, updates: Params, opt_state: Any, diverged_at: Int[Array,
         params=keep_if(healthy, params, carry.params),
         opt_state=keep_if(healthy, opt_state, carry.opt_state),
         diverged_at=diverged_at,
+        last_loss=jnp.where(seen, loss.astype(carry.last_loss.dtype), carry.last_loss),
     )

@@ -19,7 +19,7 @@ from bayesfilt.tasks.data import Dataset
 from bayesfilt.tasks.networks import Network, network_for
 from bayesfilt.tasks.task import Batch, float_dtype, whole_batch_size
 
-# Held-out inputs are evaluated in pieces of this many, so that memory does not grow with them.
+# Whole data sets are evaluated in pieces of this many, so that memory does not grow with them.
 _EXAMPLES_AT_ONCE = 512
 
 
@@ -53,9 +53,18 @@ class Supervised:
         """Mean cross entropy over the minibatch, in nats."""
         return _cross_entropy(jax.nn.log_softmax(self.network.apply(params, batch.inputs)), batch)
 
+    def training_loss(self, params: Params) -> Float[Array, ""]:
+        """Mean cross entropy over the whole training set, in nats."""
+        return _cross_entropy(self._logarithms(params, self.train.inputs), self.train)
+
     def log_probabilities(self, params: Params) -> Float[Array, "examples classes"]:
         """Log probability of every class for every held-out input."""
-        inputs = self.test.inputs
+        return self._logarithms(params, self.test.inputs)
+
+    def _logarithms(
+        self, params: Params, inputs: Float[Array, " examples *shape"]
+    ) -> Float[Array, "examples classes"]:
+        """Log probability of every class for every input, in pieces."""
         pieces, rest = divmod(len(inputs), _EXAMPLES_AT_ONCE)
         whole = len(inputs) - rest
         logits = [self.network.apply(params, inputs[whole:])] if rest else []
