@@ -240,10 +240,10 @@ def record_spacing(num_steps: int, record_points: int) -> int:
     A spacing near the wanted one that divides the run is preferred, so that all pieces of the
     run have one length; none is longer than a piece may be.
     """
-    wanted = min(max(1, round(num_steps / record_points)), MOST_STEPS)
+    wanted = min(max(1.0, num_steps / record_points), MOST_STEPS)
     near = range(math.ceil(wanted / 1.5), min(math.floor(wanted * 1.5), MOST_STEPS) + 1)
     dividing = [spacing for spacing in near if num_steps % spacing == 0]
-    return min(dividing, key=lambda spacing: abs(math.log(spacing / wanted)), default=wanted)
+    return min(dividing, key=lambda spacing: abs(math.log(spacing / wanted)), default=round(wanted))
 
 
 def _structural(sweep: Sweep) -> tuple[Dimension, ...]:

@@ -78,6 +78,7 @@ def test_a_follower_that_fails_does_not_stop_the_leader(digits):
     assert record.diverged_at == -1
     assert not np.all(np.isfinite(record.records["updates"]["bad"]["dense_0"].weight))
     assert np.all(np.isfinite(record.records["loss"]))
+    np.testing.assert_array_equal(record.last_loss, record.records["loss"][-1])
 
 
 def test_at_least_one_follower_is_needed(digits):

@@ -184,6 +184,8 @@ def test_a_run_that_fails_stands_still_and_says_when(value, record_every):
     healthy = simulate(key, fragile(-1), ADAMW, 5)
     assert run.diverged_at == 5
     np.testing.assert_array_equal(run.params, healthy.params)
+    np.testing.assert_array_equal(run.last_loss, healthy.records["loss"][-1])
+    np.testing.assert_array_equal(run.last_loss, healthy.last_loss)
     assert run.opt_state[0].count == 5
     failed = np.asarray(run.step) >= 5
     assert np.all(np.isnan(run.records["loss"][failed]))
@@ -243,3 +245,7 @@ def test_an_update_that_is_not_finite_is_not_taken():
     assert run.diverged_at == 0
     start = task.init_params(jax.random.split(jax.random.key(0))[0])
     jax.tree.map(np.testing.assert_array_equal, run.params, start)
+    assert np.isfinite(run.last_loss)  # it was the update alone
+    np.testing.assert_array_equal(
+        run.last_loss, simulate(jax.random.key(0), task, ADAMW, 1).last_loss
+    )
