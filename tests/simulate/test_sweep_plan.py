@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -162,12 +163,16 @@ def test_most_of_the_zoo_can_be_swept():
 
 def test_numbers_reach_the_optimizer_by_name():
     (group,) = plan_sweep(bowls(seeds=1, learning_rate="1e-3")).groups
-    numbers = Numbers(learning_rate=0.5, weight_decay=0.2, b1=0.0, b2=0.0, eps=1.0)
-    optimizer = optimizer_of(group, numbers)
-    params, gradient = np.array([2.0]), np.array([3.0])
-    update, _ = optimizer.update(gradient, optimizer.init(params), params)
-    # Without memory AdamW moves by -lr (g / (|g| + eps) + wd w).
-    np.testing.assert_allclose(update, -0.5 * (3 / 4 + 0.2 * 2), rtol=1e-6)
+    numbers = Numbers(learning_rate=0.5, weight_decay=0.2, b1=0.3, b2=0.7, eps=1.0)
+    ours = optimizer_of(group, numbers)
+    theirs = optax.adamw(0.5, b1=0.3, b2=0.7, eps=1.0, weight_decay=0.2)
+    params = np.array([2.0])
+    states = ours.init(params), theirs.init(params)
+    for gradient in (np.array([3.0]), np.array([-1.0])):
+        update, state = ours.update(gradient, states[0], params)
+        wanted, other = theirs.update(gradient, states[1], params)
+        states = state, other
+        np.testing.assert_allclose(update, wanted, rtol=1e-12)
 
 
 @given(count=st.integers(1, 40), width=st.sampled_from([8, 16]))
