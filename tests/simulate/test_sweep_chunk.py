@@ -25,9 +25,9 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 def plan_of(**settings):
-    return plan_sweep(
-        Sweep(**{"tasks": ("bowl",), "num_steps": (23,), "batch_sizes": (4,), **settings})
-    )
+    """Bowls; recorded every fourth step, in one piece."""
+    small = {"tasks": ("bowl",), "num_steps": (24,), "batch_sizes": (4,), "record_points": 6}
+    return plan_sweep(Sweep(**{**small, **settings}))
 
 
 def outcome_of(program, runs, width, **options):
@@ -72,8 +72,8 @@ def single_run(group, numbers, seed, task, **options):
 @pytest.mark.parametrize(
     ("settings", "rtol"),
     [
-        # Rounding, carried through 23 steps.
-        ({"tasks": ("bowl",), "dtype": "float64"}, 1e-11),
+        # Rounding, carried through two dozen steps.
+        ({"num_steps": (23,), "dtype": "float64"}, 1e-11),
         ({"tasks": ("digits-mlp",), "dtype": "float64"}, 1e-9),
         # 1 - b2 of a float32 b2 = 0.999 is off by 1.3e-5 already.
         ({"dtype": "float32", "schedules": ("cosine",), "optimizers": ("adabayes",)}, 2e-4),
@@ -112,7 +112,7 @@ def test_place_and_padding_do_not_change_a_bit(plan, program, whole):
 def test_another_width_changes_rounding_only(plan, program, whole, width):
     other = outcome_of(program, plan.runs[:width], width)
     count = min(width, 8)
-    # A dozen rounding errors of float32, carried through 23 steps.
+    # A dozen rounding errors of float32, carried through two dozen steps.
     close(*(jax.tree.map(lambda a: a[:count], numbers_in(o)) for o in (other, whole)), rtol=1e-5)
 
 
@@ -150,7 +150,7 @@ def test_a_run_that_diverges_is_recorded_and_frozen_and_harms_nobody():
     numbers = Numbers(*map(np.float32, run.numbers))
     alone = single_run(group, numbers, run.seed, program.task)
     step = int(alone.diverged_at)
-    assert 5 < step < 23
+    assert 5 < step < 24
     assert outcome.summary.diverged_at.tolist() == [-1, step, -1]
     before = alone.records["loss"][step - 1]
     found = outcome.summary.last_finite_loss[1]
@@ -193,7 +193,7 @@ def test_out_of_memory_halves_the_width_and_says_so(plan, program, whole):
     assert tried == [16, 8] + [4] * 2 * pieces
     assert outcome.executed_width == 4
     close(numbers_in(outcome), jax.tree.map(lambda a: a[:7], numbers_in(whole)), rtol=1e-5)
-    assert told[-1] == (7 * 23, 7 * 23)
+    assert told[-1] == (7 * 24, 7 * 24)
     attributes = chunk_record(plan, outcome).attributes
     assert (attributes["width"], attributes["executed_width"]) == (16, 4)
     assert attributes["halved"]
@@ -221,25 +221,29 @@ def test_ctrl_c_comes_through_and_the_program_lives_on(plan, program, whole):
     same_bits(numbers_in(outcome_of(program, plan.runs[:8], 8)), numbers_in(whole))
 
 
-def test_a_full_trace_has_every_step_and_the_same_records(plan, whole):
-    traced_plan = plan_of(
-        learning_rate="log:1e-3:1e-1:6", weight_decay="0.1,0.3", seeds=2, full_trace=True
-    )
-    program = build_program(traced_plan.groups[0])
-    outcome = outcome_of(program, traced_plan.runs[:8], 8)
-    close((outcome.summary, outcome.records), (whole.summary, whole.records), rtol=1e-5)
-    probes = {"loss": lambda t, v: v.loss, "weight_rms": weight_rms, "update_rms": update_rms}
-    assert outcome.trace.keys() == probes.keys()
-    numbers = Numbers(*map(np.float32, traced_plan.runs[6].numbers))
-    alone = single_run(
-        traced_plan.groups[0], numbers, traced_plan.runs[6].seed, program.task, probes=probes
-    )
+def test_a_full_trace_has_every_step_and_the_same_records():
+    # 23 steps are five whole recording blocks and a piece of three steps.
+    plan = plan_of(num_steps=(23,), learning_rate="1e-3,1e-2", seeds=4, full_trace=True)
+    group, run = plan.groups[0], plan.runs[6]
+    program = build_program(group)
+    assert pieces_of(group) == [20, 3]
+    outcome = outcome_of(program, plan.runs, 8)
+    probes = {
+        "loss": lambda t, v: v.loss,
+        "weight_rms": weight_rms,
+        "update_rms": update_rms,
+        "test_loss": lambda t, v: t.evaluate(v.params)["test_loss"],
+    }
+    numbers = Numbers(*map(np.float32, run.numbers))
+    alone = single_run(group, numbers, run.seed, program.task, probes=probes).records
+    assert outcome.trace.keys() | {"test_loss"} == probes.keys()
     for name, values in outcome.trace.items():
         assert values.shape == (8, 23)
-        close(values[6], alone.records[name], rtol=1e-4)
-        if name in outcome.records:
-            steps = traced_plan.groups[0].record_steps
-            same_bits(values[:, steps], outcome.records[name])
+        close(values[6], alone[name], rtol=1e-4)
+    assert group.record_steps.tolist() == [0, 4, 8, 12, 16, 20]
+    for name in ("loss", "weight_rms"):
+        same_bits(outcome.trace[name][:, group.record_steps], outcome.records[name])
+    close(outcome.records["test_loss"][6], alone["test_loss"][group.record_steps], rtol=1e-4)
 
 
 def test_the_record_of_a_chunk_comes_back_from_its_file(plan, whole, tmp_path):
