@@ -4,12 +4,16 @@ A killed process, a full disk or Ctrl-C leaves the old file, or none; never a pi
 """
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 PARTIAL = ".partial"
+
+# What a disk without hard links answers.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
 
 class CannotWriteError(OSError):
@@ -33,23 +37,42 @@ def write_atomically(path: str | Path, writer: Callable[[Path], object]) -> Path
     Raises:
         CannotWriteError: the folder is read-only, the disk full, and the like.
     """
-    path = Path(path)
-    temporary = path.parent / f".{uuid.uuid4().hex}{PARTIAL}{path.suffix}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer(temporary)
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        _remove(temporary)
-        raise CannotWriteError(
-            f"Cannot write {path}: {error.strerror or error}. Nothing half-written was left."
-        ) from error
-    except BaseException:  # Ctrl-C too
-        _remove(temporary)
-        raise
-    return path
+    _put(Path(path), writer, os.replace)
+    return Path(path)
+
+
+def create_bytes_exclusively(path: str | Path, data: bytes | memoryview) -> bool:
+    """Write `data` to `path`, wholly or not at all, unless a file stands there already.
+
+    Of any number of processes that try at the same time exactly one succeeds. Where a disk
+    knows no hard links (exFAT, some network folders) two that try within the same instant
+    may both be told so; the file is whole all the same: read back what stands there.
+
+    Returns:
+        Whether this call made the file.
+
+    Raises:
+        CannotWriteError: the folder is read-only, the disk full, and the like.
+    """
+    made = True
+
+    def link(temporary: Path, path: Path) -> None:
+        nonlocal made
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            made = False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            made = not path.exists()
+            if made:
+                os.replace(temporary, path)
+                return
+        temporary.unlink()
+
+    _put(Path(path), lambda temporary: temporary.write_bytes(data), link)
+    return made
 
 
 def write_bytes_atomically(path: str | Path, data: bytes | memoryview) -> Path:
@@ -68,6 +91,27 @@ def write_text_atomically(path: str | Path, text: str) -> Path:
 def is_leftover(path: Path) -> bool:
     """Whether `path` is what a killed process left behind under a temporary name."""
     return path.name.startswith(".") and PARTIAL in path.suffixes
+
+
+def _put(
+    path: Path, writer: Callable[[Path], object], place: Callable[[Path, Path], None]
+) -> None:
+    """Write and sync a temporary file beside `path`, and have `place` give it its name."""
+    temporary = path.parent / f".{uuid.uuid4().hex}{PARTIAL}{path.suffix}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer(temporary)
+        _sync(temporary)
+        place(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        _remove(temporary)
+        raise CannotWriteError(
+            f"Cannot write {path}: {error.strerror or error}. Nothing half-written was left."
+        ) from error
+    except BaseException:  # Ctrl-C too
+        _remove(temporary)
+        raise
 
 
 def _sync(file: Path) -> None:

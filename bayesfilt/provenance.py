@@ -4,6 +4,7 @@ Everything here is looked up when asked for, and answers None, or an empty dict,
 a run must not be lost because git is missing.
 """
 
+import datetime
 import os
 import platform
 import subprocess
@@ -108,6 +109,20 @@ def flags() -> dict[str, Any]:
     settings = {name: getattr(jax.config, name, None) for name in _TELLING_SETTINGS}
     environment = {name: os.environ[name] for name in _TELLING_VARIABLES if name in os.environ}
     return {**settings, **environment}
+
+
+def here_and_now() -> dict[str, Any]:
+    """All of it, with the time and the command: the part of a manifest that any result needs."""
+    code = code_state()
+    return {
+        "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": versions(),
+        "commit": code.commit,
+        "dirty": code.dirty,
+        "device": device(),
+        "flags": flags(),
+    }
 
 
 def compile_cache_folder() -> Path:

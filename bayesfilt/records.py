@@ -75,17 +75,32 @@ def write_record(record: Record, folder: str | Path) -> Path:
         ValueError: the groups, names, shapes or attributes do not make a record.
         CannotWriteError: the folder is read-only, the disk full, and the like.
     """
-    _check(record)
+    packed = pack_record(record)
     folder = Path(folder)
-    # Packed in memory first: HDF5 on a full disk fails late, unclearly, and again at exit.
-    if not _missing_for_netcdf():
-        path = write_bytes_atomically(folder / NETCDF_NAME, _to_netcdf(record))
-        stale = folder / NPZ_NAME
-    else:
-        path = write_bytes_atomically(folder / NPZ_NAME, _to_npz(record))
-        stale = folder / NETCDF_NAME
-    stale.unlink(missing_ok=True)  # an older record of the other kind would be read instead
+    name, other = (NETCDF_NAME, NPZ_NAME) if packed.suffix == ".nc" else (NPZ_NAME, NETCDF_NAME)
+    path = write_bytes_atomically(folder / name, packed.data)
+    # An older record of the other kind would be read instead.
+    (folder / other).unlink(missing_ok=True)
     return path
+
+
+class PackedRecord(NamedTuple):
+    """A record as the bytes of its file, and the suffix of the kind of file they are."""
+
+    data: bytes | memoryview
+    suffix: str  # ".nc" or ".npz"
+
+
+def pack_record(record: Record) -> PackedRecord:
+    """The file of a record, in memory: HDF5 on a full disk fails late, unclearly, and at exit.
+
+    Raises:
+        ValueError: the groups, names, shapes or attributes do not make a record.
+    """
+    _check(record)
+    if _missing_for_netcdf():
+        return PackedRecord(data=_to_npz(record), suffix=".npz")
+    return PackedRecord(data=_to_netcdf(record), suffix=".nc")
 
 
 def read_record(path: str | Path) -> Record:
@@ -97,7 +112,15 @@ def read_record(path: str | Path) -> Record:
     """
     path = Path(path)
     file = _record_in(path) if path.is_dir() else path
-    data = file.read_bytes()
+    return unpack_record(file.read_bytes(), file)
+
+
+def unpack_record(data: bytes, file: str | Path) -> Record:
+    """The record in the bytes of `file`, which is named where they are none.
+
+    Raises:
+        ValueError: the bytes are truncated, damaged, foreign or of a newer bayesfilt.
+    """
     if data.startswith(b"\x89HDF"):
         unpack = _from_netcdf
         if missing := _missing_for_netcdf():
@@ -113,6 +136,32 @@ def read_record(path: str | Path) -> Record:
         # A KeyError prints its message in quotes; every other error as it is.
         reason = str(error.args[0] if error.args else type(error).__name__).splitlines()[0]
         raise ValueError(f"{file} cannot be read as a record: {reason}") from error
+
+
+def unpack_values(
+    data: bytes, file: str | Path, group: str
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A record's settings, and one group's values without their labels: much sooner than all.
+
+    Raises:
+        ValueError: as `unpack_record`; or there is no such group.
+    """
+    if not data.startswith(b"\x89HDF"):
+        record = unpack_record(data, file)
+        if group not in record.groups:
+            raise ValueError(f"{file} has no group {group!r}.")
+        return record.attributes, {key: item.values for key, item in record.groups[group].items()}
+    import h5netcdf
+
+    try:
+        with h5netcdf.File(io.BytesIO(data), "r", decode_vlen_strings=True) as opened:
+            attributes = _decode(opened.attrs)
+            _check_schema(attributes.pop(_SCHEMA, None))
+            values = {key: _as_written(item) for key, item in opened[group].variables.items()}
+    except Exception as error:  # as in `unpack_record`
+        reason = str(error.args[0] if error.args else type(error).__name__).splitlines()[0]
+        raise ValueError(f"{file} cannot be read as a record: {reason}") from error
+    return attributes, values
 
 
 def to_datatree(record: Record) -> "xarray.DataTree":
@@ -266,8 +315,14 @@ def _from_netcdf(data: bytes) -> Record:
     return Record(groups=groups, attributes=attributes)
 
 
+def _as_written(item: Any) -> np.ndarray:
+    """A variable of h5netcdf's as xarray would give it: words as words, bools as bools."""
+    values = _words(np.asarray(item[...]))
+    return values.astype(bool) if item.attrs.get("dtype") == "bool" else values
+
+
 def _words(values: np.ndarray) -> np.ndarray:
-    # Older xarray hands words over as Python objects.
+    # h5netcdf and older xarray hand words over as Python objects.
     return values.astype(str) if values.dtype.kind in "OT" else values
 
 

@@ -9,10 +9,8 @@ Both JSON files are strict JSON: what JSON cannot say, inf and NaN, stands as "i
 """
 
 import contextlib
-import datetime
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -70,28 +68,21 @@ def write_manifest(
         wall_time_seconds: how long the run took, in seconds.
         interrupted: whether the run was stopped before its last step.
     """
-    code = provenance.code_state()
     manifest = {
         "schema_version": MANIFEST_SCHEMA_VERSION,
-        "written_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
+        **provenance.here_and_now(),
         "config": config,
         "seed": seed,
         "dtype": str(dtype),
         "wall_time_seconds": wall_time_seconds,
         "interrupted": interrupted,
-        "versions": provenance.versions(),
-        "commit": code.commit,
-        "dirty": code.dirty,
-        "device": provenance.device(),
-        "flags": provenance.flags(),
     }
-    return _write_json(Path(folder) / MANIFEST_NAME, manifest)
+    return write_text_atomically(Path(folder) / MANIFEST_NAME, strict_json(manifest))
 
 
 def write_summary(folder: str | Path, summary: dict[str, Any]) -> Path:
     """Write `summary.json`: the few numbers that answer the question."""
-    return _write_json(Path(folder) / SUMMARY_NAME, summary)
+    return write_text_atomically(Path(folder) / SUMMARY_NAME, strict_json(summary))
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
@@ -115,10 +106,10 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> Path:
+def strict_json(content: dict[str, Any]) -> str:
+    """The text of a JSON file that any program reads: inf and NaN stand as words."""
     plain = _strict(as_plain(content))
-    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-    return write_text_atomically(path, text + "\n")
+    return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _strict(value: Any) -> Any:

@@ -3,11 +3,13 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from bayesfilt.atomic_files import (
     CannotWriteError,
+    create_bytes_exclusively,
     is_leftover,
     write_atomically,
     write_bytes_atomically,
@@ -147,3 +149,35 @@ def test_a_killed_process_leaves_only_a_recognisable_leftover(tmp_path):
     assert is_leftover(left)
     assert not is_leftover(tmp_path / "record.nc")
     assert not is_leftover(tmp_path / ".gitignore")
+
+
+def test_a_file_that_stands_is_not_made_again(tmp_path):
+    path = tmp_path / "new" / "manifest.json"
+    assert create_bytes_exclusively(path, b"first")
+    assert not create_bytes_exclusively(path, b"second")
+    assert [file.read_bytes() for file in path.parent.iterdir()] == [b"first"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_many_that_make_a_file_at_once_one_is_told_so(tmp_path, monkeypatch, links):
+    def refused(*_):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if not links:  # then they must come one after the other
+        monkeypatch.setattr(os, "link", refused)
+    with ThreadPoolExecutor(8 if links else 1) as pool:
+        data = [str(number).encode() * 10_000 for number in range(40)]
+        made = list(pool.map(lambda each: create_bytes_exclusively(tmp_path / "a", each), data))
+    assert sum(made) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == data[made.index(True)]
+
+
+def test_a_file_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CannotWriteError, match="a: No space left on device"):
+        create_bytes_exclusively(tmp_path / "a", b"x")
+    assert list(tmp_path.iterdir()) == []

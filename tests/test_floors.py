@@ -55,7 +55,8 @@ AT_ONCE = {
 ON_FIRST_USE = {
     "doctor": {"jax"},
     "provenance": {"jax"},
-    "records": {"xarray"},
+    "records": {"h5netcdf", "xarray"},
+    "simulate": {"xarray"},
     "tasks": {"equinox", "sklearn"},
     "infer": {"xarray"},
     "cli": {"tyro"},

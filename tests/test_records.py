@@ -14,8 +14,10 @@ from bayesfilt import records
 from bayesfilt.records import (
     Record,
     Variable,
+    pack_record,
     read_record,
     to_datatree,
+    unpack_values,
     variable,
     write_record,
 )
@@ -113,6 +115,13 @@ def test_any_array_and_any_setting_comes_back(tmp_path_factory, values, words, a
     assert_equal(read_record(write_record(record, folder)), record)
     packed = records._from_npz(records._to_npz(record))
     assert_equal(packed, record)
+    packed = pack_record(record)
+    assert packed.suffix == ".nc"
+    settings, values = unpack_values(bytes(packed.data), "any.nc", "a/b")
+    assert settings == attributes
+    assert values.keys() == group.keys()
+    for key, item in group.items():
+        np.testing.assert_array_equal(values[key], item.values, strict=bool(item.values.size))
 
 
 @pytest.mark.parametrize("word", ["", "a\0b", "a\0", "\ud800", "two\nlines", "[1]", "ü" * 70_000])
@@ -163,6 +172,26 @@ def test_an_older_record_of_the_other_kind_does_not_stay_behind(tmp_path, monkey
     write_record(newer, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["record.npz"]
     assert_equal(read_record(tmp_path), newer)
+
+
+def test_the_values_of_one_group_are_read_without_the_rest(kind):
+    packed = pack_record(RECORD)
+    assert packed.suffix == Path(kind).suffix
+    attributes, values = unpack_values(bytes(packed.data), "record", "digits-mlp/free")
+    assert attributes == RECORD.attributes
+    assert {key: array.dtype.kind for key, array in values.items()} == {
+        key: item.values.dtype.kind for key, item in FREE.items()
+    }
+    for key, item in FREE.items():
+        np.testing.assert_array_equal(values[key], item.values)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"no file", bytes])
+def test_values_of_a_damaged_file_or_a_missing_group_are_refused_in_one_line(kind, damage):
+    data = damage(bytes(pack_record(RECORD).data))
+    with pytest.raises(ValueError, match=r"x\.file .*") as caught:
+        unpack_values(data, "x.file", "nowhere")
+    assert "\n" not in str(caught.value)
 
 
 # Faults: one line that names the file and what is wrong with it.
