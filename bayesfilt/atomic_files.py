@@ -93,9 +93,7 @@ def is_leftover(path: Path) -> bool:
     return path.name.startswith(".") and PARTIAL in path.suffixes
 
 
-def _put(
-    path: Path, writer: Callable[[Path], object], place: Callable[[Path, Path], None]
-) -> None:
+def _put(path: Path, writer: Callable[[Path], object], place: Callable[[Path, Path], None]) -> None:
     """Write and sync a temporary file beside `path`, and have `place` give it its name."""
     temporary = path.parent / f".{uuid.uuid4().hex}{PARTIAL}{path.suffix}"
     try:

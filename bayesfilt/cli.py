@@ -17,10 +17,13 @@ from bayesfilt.commands.console import note, say
 from bayesfilt.commands.demo import Demo
 from bayesfilt.commands.doctor import Doctor
 from bayesfilt.commands.map import Map
+from bayesfilt.commands.sweep import Sweep
 
 DONE, NOT_DONE = 0, 2
 
-_OUT_OF_MEMORY = "out of memory; fewer followers, a smaller network or batch need less."
+_OUT_OF_MEMORY = (
+    "out of memory; fewer followers or runs at once, a smaller network or batch need less."
+)
 
 
 class Command(Protocol):
@@ -35,6 +38,7 @@ COMMANDS: dict[str, type[Command]] = {
     "demo": Demo,
     "compare": Compare,
     "map": Map,
+    "sweep": Sweep,
     "doctor": Doctor,
 }
 
@@ -81,6 +85,7 @@ def _parse(arguments: Sequence[str]) -> Command:
         args=arguments,
         config=(
             tyro.conf.OmitArgPrefixes,
+            tyro.conf.OmitSubcommandPrefixes,
             tyro.conf.FlagCreatePairsOff,
             tyro.conf.DisallowNone,
         ),

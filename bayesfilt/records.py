@@ -132,36 +132,26 @@ def unpack_record(data: bytes, file: str | Path) -> Record:
         raise ValueError(f"{file} is not a record: it is {what}.")
     try:
         return unpack(data)
-    except Exception as error:  # a damaged file may raise anything inside HDF5 or zip
-        # A KeyError prints its message in quotes; every other error as it is.
-        reason = str(error.args[0] if error.args else type(error).__name__).splitlines()[0]
-        raise ValueError(f"{file} cannot be read as a record: {reason}") from error
+    except Exception as error:
+        raise ValueError(_unreadable(file, error)) from error
 
 
-def unpack_values(
-    data: bytes, file: str | Path, group: str
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """A record's settings, and one group's values without their labels: much sooner than all.
+def unpack_settings(data: bytes, file: str | Path) -> dict[str, Any]:
+    """A record's attributes alone, which come much sooner than all of it.
+
+    Raises:
+        ValueError: as `unpack_record`.
+    """
+    return _unpack_part(data, file, None)[0]
+
+
+def unpack_values(data: bytes, file: str | Path, group: str) -> dict[str, np.ndarray]:
+    """One group's values without their labels, which come much sooner than all of a record.
 
     Raises:
         ValueError: as `unpack_record`; or there is no such group.
     """
-    if not data.startswith(b"\x89HDF"):
-        record = unpack_record(data, file)
-        if group not in record.groups:
-            raise ValueError(f"{file} has no group {group!r}.")
-        return record.attributes, {key: item.values for key, item in record.groups[group].items()}
-    import h5netcdf
-
-    try:
-        with h5netcdf.File(io.BytesIO(data), "r", decode_vlen_strings=True) as opened:
-            attributes = _decode(opened.attrs)
-            _check_schema(attributes.pop(_SCHEMA, None))
-            values = {key: _as_written(item) for key, item in opened[group].variables.items()}
-    except Exception as error:  # as in `unpack_record`
-        reason = str(error.args[0] if error.args else type(error).__name__).splitlines()[0]
-        raise ValueError(f"{file} cannot be read as a record: {reason}") from error
-    return attributes, values
+    return _unpack_part(data, file, group)[1]
 
 
 def to_datatree(record: Record) -> "xarray.DataTree":
@@ -313,6 +303,35 @@ def _from_netcdf(data: bytes) -> Record:
             if node.is_leaf and not node.is_root
         }
     return Record(groups=groups, attributes=attributes)
+
+
+def _unpack_part(
+    data: bytes, file: str | Path, group: str | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Attributes, and the values of one group, without xarray between."""
+    if not data.startswith(b"\x89HDF") or _missing_for_netcdf():
+        record = unpack_record(data, file)
+        if group is not None and group not in record.groups:
+            raise ValueError(f"{file} has no group {group!r}.")
+        found = record.groups[group] if group is not None else {}
+        return record.attributes, {key: item.values for key, item in found.items()}
+    import h5netcdf
+
+    try:
+        with h5netcdf.File(io.BytesIO(data), "r", decode_vlen_strings=True) as opened:
+            attributes = _decode(opened.attrs)
+            _check_schema(attributes.pop(_SCHEMA, None))
+            variables = opened[group].variables if group is not None else {}
+            return attributes, {key: _as_written(item) for key, item in variables.items()}
+    except Exception as error:
+        raise ValueError(_unreadable(file, error)) from error
+
+
+def _unreadable(file: str | Path, error: Exception) -> str:
+    """A damaged file may raise anything inside HDF5 or zip; in one line, what it was."""
+    # A KeyError prints its message in quotes; every other error as it is.
+    reason = str(error.args[0] if error.args else type(error).__name__).splitlines()[0]
+    return f"{file} cannot be read as a record: {reason}"
 
 
 def _as_written(item: Any) -> np.ndarray:

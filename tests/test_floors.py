@@ -50,6 +50,7 @@ AT_ONCE = {
     "infer": ARRAYS | {"numpy", "optax", "numpyro", "arviz"},
     "figures": {"numpy", "matplotlib"},
     "commands/summary": {"numpy"},
+    "commands/sweep_tables": {"numpy"},
 }
 # ... and what else only inside a function that needs it, because it costs seconds or is optional.
 ON_FIRST_USE = {
@@ -60,7 +61,7 @@ ON_FIRST_USE = {
     "tasks": {"equinox", "sklearn"},
     "infer": {"xarray"},
     "cli": {"tyro"},
-    "commands": {"jax", "rich"},
+    "commands": {"jax", "rich", "xarray"},
 }
 
 

@@ -17,6 +17,7 @@ from bayesfilt.records import (
     pack_record,
     read_record,
     to_datatree,
+    unpack_settings,
     unpack_values,
     variable,
     write_record,
@@ -117,8 +118,8 @@ def test_any_array_and_any_setting_comes_back(tmp_path_factory, values, words, a
     assert_equal(packed, record)
     packed = pack_record(record)
     assert packed.suffix == ".nc"
-    settings, values = unpack_values(bytes(packed.data), "any.nc", "a/b")
-    assert settings == attributes
+    assert unpack_settings(bytes(packed.data), "any.nc") == attributes
+    values = unpack_values(bytes(packed.data), "any.nc", "a/b")
     assert values.keys() == group.keys()
     for key, item in group.items():
         np.testing.assert_array_equal(values[key], item.values, strict=bool(item.values.size))
@@ -177,8 +178,8 @@ def test_an_older_record_of_the_other_kind_does_not_stay_behind(tmp_path, monkey
 def test_the_values_of_one_group_are_read_without_the_rest(kind):
     packed = pack_record(RECORD)
     assert packed.suffix == Path(kind).suffix
-    attributes, values = unpack_values(bytes(packed.data), "record", "digits-mlp/free")
-    assert attributes == RECORD.attributes
+    assert unpack_settings(bytes(packed.data), "record") == RECORD.attributes
+    values = unpack_values(bytes(packed.data), "record", "digits-mlp/free")
     assert {key: array.dtype.kind for key, array in values.items()} == {
         key: item.values.dtype.kind for key, item in FREE.items()
     }

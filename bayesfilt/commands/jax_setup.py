@@ -1,5 +1,6 @@
 """Where and in which precision this process computes; to be settled before the first trace."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -16,11 +17,12 @@ Dtype = Literal["float64", "float32"]
 _OFF = {"0", "false", "f", "no", "n", "off"}
 
 
-def prepare_jax(platform: Platform, dtype: Dtype) -> None:
+def prepare_jax(platform: Platform, dtype: Dtype, *, split_cpu: bool = False) -> None:
     """Import jax for `platform` and `dtype`, with a compilation cache.
 
     On a GPU, matrix products are pinned to full precision: the default rounds their
-    inputs to 10 bits, which is more than the gaps that are measured.
+    inputs to 10 bits, which is more than the gaps that are measured. `split_cpu` makes a device
+    of every core, so that independent runs can be dealt out to them.
 
     Raises:
         ValueError: the platform or the precision cannot be had.
@@ -30,6 +32,8 @@ def prepare_jax(platform: Platform, dtype: Dtype) -> None:
     import jax
 
     jax.config.update("jax_enable_x64", dtype == "float64")
+    if split_cpu:
+        _make_a_device_of_every_core()
     found = _find_platform(platform)
     if found == "gpu":
         jax.config.update("jax_default_matmul_precision", "highest")
@@ -58,6 +62,20 @@ def _choose_platform(platform: Platform) -> None:
         import jax
 
         jax.config.update("jax_platforms", chosen or None)
+
+
+def _make_a_device_of_every_core() -> None:
+    """As many CPU devices as cores, or fewer: a power of two; what the user has set stays."""
+    import jax
+
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    if os.environ.get("JAX_NUM_CPU_DEVICES"):
+        return
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux: what this process may use
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    with contextlib.suppress(RuntimeError):  # jax computes already: its devices are settled
+        jax.config.update("jax_num_cpu_devices", 2 ** (cores.bit_length() - 1))
 
 
 def _find_platform(platform: Platform) -> str:
