@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _BYTES_OF_A_FILE = 50_000  # HDF5's own, measured; the labels of some fifteen variables
 
+
 def show_plan(plan: SweepPlan, executions: Sequence[Execution]) -> None:
     """A row for each group; then what it comes to in runs, storage, memory and time."""
     columns = ("group:", "runs", "chunks", "width", "devices", "steps/s", "memory", "time")

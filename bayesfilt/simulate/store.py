@@ -9,6 +9,7 @@ Nothing is ever changed in place, so any number of processes may work in one fol
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -27,7 +28,7 @@ from bayesfilt.atomic_files import (
 from bayesfilt.records import Record, pack_record, unpack_settings
 from bayesfilt.run_directory import MANIFEST_NAME, strict_json
 from bayesfilt.simulate.chunk_record import LIBRARIES
-from bayesfilt.simulate.sweep import sweep_from
+from bayesfilt.simulate.sweep import Sweep, sweep_from
 from bayesfilt.simulate.sweep_plan import (
     ChunkPlan,
     Execution,
@@ -124,8 +125,7 @@ def read_store(folder: str | Path) -> Store:
     """
     folder = Path(folder).expanduser()
     manifest = read_sweep_manifest(folder)
-    with jax.enable_x64(True):  # reading a float64 sweep must not need it of the process
-        plan = plan_sweep(sweep_from(manifest["sweep"]))
+    plan = _planned(sweep_from(manifest["sweep"]))
     if plan.hash != manifest["sweep_hash"]:
         raise ValueError(
             f"{folder / MANIFEST_NAME} was changed, or written by another bayesfilt"
@@ -243,6 +243,13 @@ def write_chunk(store: Store, key: ChunkKey, record: Record) -> Path:
 def checksum(data: bytes | memoryview) -> str:
     """The part of the sha256 of a chunk's bytes that its name carries."""
     return hashlib.sha256(data).hexdigest()[:_CHECKSUM_DIGITS]
+
+
+@functools.lru_cache(maxsize=2)
+def _planned(sweep: Sweep) -> SweepPlan:
+    """The plan of a sweep that is read; the shards of one sweep share it."""
+    with jax.enable_x64(True):  # reading a float64 sweep must not need it of the process
+        return plan_sweep(sweep)
 
 
 def _manifest(plan: SweepPlan, executions: tuple[Execution, ...]) -> dict[str, Any]:

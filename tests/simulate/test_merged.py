@@ -96,14 +96,14 @@ def test_the_lazy_tree_equals_an_eager_assembly(whole, plan):
 
 
 PIECES = {
-    "one cell": dict(optimizer=0, num_steps=1, learning_rate=1, seed=3),
-    "every other seed": dict(seed=slice(None, None, 2)),
-    "backwards": dict(seed=slice(None, None, -1), optimizer=1),
-    "some, out of order": dict(seed=[4, 0, 0], learning_rate=[2, 1], num_steps=0),
-    "nothing": dict(seed=[], learning_rate=[1]),
-    "the last steps": dict(step=slice(-3, None), seed=[1, 3], optimizer=0),
-    "one step": dict(step=2),
-    "an impossible cell": dict(optimizer=1, learning_rate=2),
+    "one cell": {"optimizer": 0, "num_steps": 1, "learning_rate": 1, "seed": 3},
+    "every other seed": {"seed": slice(None, None, 2)},
+    "backwards": {"seed": slice(None, None, -1), "optimizer": 1},
+    "some, out of order": {"seed": [4, 0, 0], "learning_rate": [2, 1], "num_steps": 0},
+    "nothing": {"seed": [], "learning_rate": [1]},
+    "the last steps": {"step": slice(-3, None), "seed": [1, 3], "optimizer": 0},
+    "one step": {"step": 2},
+    "an impossible cell": {"optimizer": 1, "learning_rate": 2},
 }
 
 

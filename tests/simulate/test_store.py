@@ -167,7 +167,10 @@ def test_a_manifest_that_was_changed_is_not_believed(store):
 @pytest.mark.parametrize("text", ["", '{"kind": "sw', "[]", "null"])
 def test_a_truncated_manifest_is_named(store, plan, text):
     (store.folder / "manifest.json").write_text(text)
-    for opening in (lambda: open_store(store.folder, plan, never), lambda: read_store(store.folder)):
+    for opening in (
+        lambda: open_store(store.folder, plan, never),
+        lambda: read_store(store.folder),
+    ):
         with pytest.raises(ValueError, match=r"manifest\.json is not the manifest of a sweep"):
             opening()
 
