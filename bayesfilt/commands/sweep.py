@@ -23,7 +23,7 @@ class _Asked:
     """The axes of a sweep, from flags, from a file, or from both: a flag goes first."""
 
     config: Path | None = None  # a TOML file with the names below: learning_rate = "log:1e-4:1:9"
-    # Any of those that `bayesfilt compare --help` names; without it, adamw.
+    # Any of those that the help of `bayesfilt compare` names; without it, adamw.
     optimizers: tuple[str, ...] | None = None
     tasks: tuple[str, ...] | None = None  # without it, digits-mlp
     schedules: tuple[str, ...] | None = None  # of the learning rate; without it, constant
@@ -140,14 +140,15 @@ class Show:
         """Verify every chunk, read the results, print a row for each optimizer."""
         prepare_jax("cpu", "float32")
         from bayesfilt.commands.sweep_tables import show_results
-        from bayesfilt.simulate.merged import merge
+        from bayesfilt.simulate.merged import tree_of
         from bayesfilt.simulate.store import read_store, take_stock
 
         store = read_store(self.folder)
         stock = take_stock(store)
         for problem in stock.problems:
             note(f"warning: {problem}")
-        show_results(store, stock, merge(self.folder), self.by)
+        whole = {key: [path] for key, path in stock.finished.items()}
+        show_results(store, stock, tree_of(store, whole), self.by)
         return 0
 
 

@@ -10,6 +10,7 @@ import functools
 import json
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,10 +48,15 @@ def merge(folder: str | Path) -> "xarray.DataTree":
         FileNotFoundError, ValueError: there is no sweep in the folder, or it cannot be read.
         ModuleNotFoundError: xarray is missing.
     """
+    store = read_store(folder)
+    return tree_of(store, listed_chunks(store))
+
+
+def tree_of(store: Store, files: Mapping[ChunkKey, Sequence[Path]]) -> "xarray.DataTree":
+    """The tree over some files of an open store; a chunk may have several, of which one counts."""
     import xarray
 
-    store = read_store(folder)
-    reader = _Reader(store)
+    reader = _Reader(store, files)
     tasks = store.plan.dimensions[0]
     nodes = {
         str(task): _task_node(store, reader, place, str(task))
@@ -59,7 +65,7 @@ def merge(folder: str | Path) -> "xarray.DataTree":
     attributes = {
         "sweep": json.dumps(as_plain(store.plan.sweep)),
         "sweep_hash": store.plan.hash,
-        "finished_chunks": len(reader.files),
+        "finished_chunks": len(files),
         "chunks": len(store.chunks),
     }
     return xarray.DataTree.from_dict({"/": xarray.Dataset(attrs=attributes), **nodes})
@@ -79,8 +85,8 @@ def write_netcdf(folder: str | Path, path: str | Path) -> Path:
 class _Reader:
     """Reads chunks when they are needed, verifies them, and keeps some for the next time."""
 
-    def __init__(self, store: Store):
-        self.files = listed_chunks(store)
+    def __init__(self, store: Store, files: Mapping[ChunkKey, Sequence[Path]]):
+        self.files = files
         self._store = store
         self._kept: OrderedDict[ChunkKey, dict[str, np.ndarray]] = OrderedDict()
         self._bytes = 0

@@ -25,7 +25,7 @@ from bayesfilt.simulate.store import (
 from bayesfilt.simulate.sweep import Sweep
 from bayesfilt.simulate.sweep_chunk import build_program, execute_chunk
 from bayesfilt.simulate.sweep_plan import ChunkPlan, Execution, SweepPlan, plan_sweep
-from bayesfilt.simulate.sweep_width import measure_execution
+from bayesfilt.simulate.sweep_width import largest_power_of_two, measure_execution
 
 
 class Shard(NamedTuple):
@@ -186,7 +186,7 @@ class _Work:
         """As many devices as the manifest says, or as there are."""
         wanted, there = self._store.executions[index].num_devices, jax.local_device_count()
         if there < wanted:
-            there = 2 ** (there.bit_length() - 1)  # they share the runs equally
+            there = largest_power_of_two(there)  # they share the runs equally
             self.notes.append(
                 f"the sweep was begun on {wanted} devices and goes on with {there}: chunks agree"
                 " up to rounding."

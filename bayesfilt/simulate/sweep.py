@@ -114,10 +114,26 @@ def sweep_from(settings: Mapping[str, Any]) -> Sweep:
     known = [field.name for field in dataclasses.fields(Sweep)]
     for key in settings:
         require_one_of("Sweep", "axes and settings", key, known)
+        _require_kind(key, settings[key])
     given: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()
     }
     return Sweep(**given)
+
+
+def _require_kind(name: str, value: Any) -> None:
+    """Refuse what a file can say and an axis or a setting of this name cannot be."""
+    many = value if isinstance(value, list | tuple) else [value]
+    if name in ("full_trace", "skip_invalid"):
+        wanted, fits = "true or false", isinstance(value, bool)
+    elif name in ("optimizers", "tasks", "schedules", "dtype"):
+        wanted, fits = "words", all(isinstance(each, str) for each in many)
+    else:
+        wanted = "numbers or a text"
+        kinds = {type(each) for each in many}
+        fits = kinds <= {int, float, str} or (name == "subset" and value is None)
+    if not fits:
+        raise ValueError(f"Sweep needs {wanted} for {name}, got {value!r}.")
 
 
 def sweep_hash(sweep: Sweep) -> str:

@@ -35,19 +35,26 @@ _BYTES_OF_CONFIGURATION = 64 * 4 + 6 * 8
 
 
 def measure_execution(
-    group: SweepGroup, runs: tuple[PlannedRun, ...], *, memory: int | None = None
+    group: SweepGroup,
+    runs: tuple[PlannedRun, ...],
+    *,
+    width: int | None = None,
+    memory: int | None = None,
 ) -> Execution:
     """Find the width and the number of devices that finish `runs` soonest.
 
     Args:
         group: whose program is to be executed.
         runs: all distinct runs of the group.
+        width: a power of two, at least 8, that is settled; only the devices are then measured.
         memory: bytes that the chunks of one device may take; None: a fraction of what is free.
 
     Raises:
-        ValueError: no run, or not even the narrowest chunk fits into memory.
+        ValueError: no run, another width, or not even the narrowest chunk fits into memory.
     """
     require_at_least("measure_execution", "number of runs", len(runs), 1)
+    if width is not None:
+        _require_width(width)
     memory = free_memory() if memory is None else memory
     most = max(LEAST_WIDTH, 2 ** math.ceil(math.log2(len(runs))))
     counts = sorted({1, largest_power_of_two(len(jax.local_devices()))})
@@ -57,25 +64,33 @@ def measure_execution(
         padded = math.ceil(len(runs) / execution.width) * execution.width
         return padded / execution.steps_per_second
 
-    first = min(FIRST_WIDTH, most)
-    measured = [_fitting(programs[count], runs, first, memory) for count in counts]
+    first = min(FIRST_WIDTH, most) if width is None else width
+    measure = _fitting if width is None else _measured
+    measured = [measure(programs[count], runs, first, memory) for count in counts]
     best = min(filter(None, measured), key=seconds, default=None)
     if best is None:
         raise ValueError(
-            f"{group.title} needs more memory than there is: {LEAST_WIDTH} runs do not fit into"
-            f" {memory / 2**20:.0f} MiB."
+            f"{group.title} needs more memory than there is: {width or LEAST_WIDTH} runs do not fit"
+            f" into {memory / 2**20:.0f} MiB."
         )
+    if width is not None:
+        return best
     program = programs[best.num_devices]
     for factor, gain in ((4, _GAIN), (1 / 4, 1.0)):
         moved = False
-        while LEAST_WIDTH <= (width := int(best.width * factor)) <= most:
-            other = _measured(program, runs, width, memory)
+        while LEAST_WIDTH <= (other_width := int(best.width * factor)) <= most:
+            other = _measured(program, runs, other_width, memory)
             if other is None or seconds(best) < gain * seconds(other):
                 break
             best, moved = other, True
         if moved:
             break
     return best
+
+
+def _require_width(width: int) -> None:
+    if width < LEAST_WIDTH or width & (width - 1):
+        raise ValueError(f"A width is a power of two, at least {LEAST_WIDTH}; got {width}.")
 
 
 def largest_power_of_two(number: int) -> int:
@@ -123,7 +138,9 @@ def _fitting(
 def _measured(
     program: ChunkProgram, runs: tuple[PlannedRun, ...], width: int, memory: int
 ) -> Execution | None:
-    """Run one recording block at `width`; None where it does not fit into memory."""
+    """Run one recording block at `width`; None where it does not fit the memory or the devices."""
+    if width < program.num_devices:
+        return None
     num_steps = pieces_of(program.group)[0]
     num_steps = min(num_steps, program.group.record_every)
     seeds, numbers = arguments(program.group, runs[:width], width)

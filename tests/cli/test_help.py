@@ -13,7 +13,8 @@ from bayesfilt.theory import CONVENTIONS
 HELP_OF_ALL = """
 import sys
 from bayesfilt.cli import COMMANDS, main
-for arguments in [["--help"], *([name, "--help"] for name in COMMANDS)]:
+actions = [["sweep", name, "--help"] for name in ("plan", "run", "merge", "show")]
+for arguments in [["--help"], *([name, "--help"] for name in COMMANDS), *actions]:
     try:
         main(arguments)
     except SystemExit as left:
@@ -38,7 +39,7 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
 def test_help_is_given_without_loading_anything_slow():
     asked = python("-c", HELP_OF_ALL)
     assert (asked.returncode, asked.stderr) == (0, "")
-    assert asked.stdout.count("usage: bayesfilt") == 1 + len(COMMANDS)
+    assert asked.stdout.count("usage: bayesfilt") == 1 + len(COMMANDS) + 4
 
 
 def test_python_m_bayesfilt_is_the_same_command(bayesfilt):
