@@ -137,20 +137,12 @@ def unpack_record(data: bytes, file: str | Path) -> Record:
 
 
 def unpack_settings(data: bytes, file: str | Path) -> dict[str, Any]:
-    """A record's attributes alone, which come much sooner than all of it.
-
-    Raises:
-        ValueError: as `unpack_record`.
-    """
+    """A record's attributes alone, much sooner than all of it; refuses as `unpack_record`."""
     return _unpack_part(data, file, None)[0]
 
 
 def unpack_values(data: bytes, file: str | Path, group: str) -> dict[str, np.ndarray]:
-    """One group's values without their labels, which come much sooner than all of a record.
-
-    Raises:
-        ValueError: as `unpack_record`; or there is no such group.
-    """
+    """One group's values without labels, much sooner than all of it; refuses a missing group."""
     return _unpack_part(data, file, group)[1]
 
 

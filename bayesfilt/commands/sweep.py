@@ -61,8 +61,8 @@ class _Asked:
         names = [field.name for field in dataclasses.fields(self)]
         given = {name: getattr(self, name) for name in names if name not in _NOT_OF_THE_SWEEP}
         set_here = {name: value for name, value in given.items() if value not in (None, False)}
-        if len(self.seeds or ()) == 1:
-            (set_here["seeds"],) = self.seeds or ()
+        if self.seeds and len(self.seeds) == 1:
+            set_here["seeds"] = self.seeds[0]
         return {**_read_config(self.config), **set_here}
 
 

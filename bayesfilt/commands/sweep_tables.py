@@ -66,8 +66,9 @@ def show_results(store: Store, stock: Stock, tree: "xarray.DataTree", by: str) -
     columns = ("task:", "optimizer:", "runs", "done", "diverged", f"best median\n{by}", "at:")
     rows = []
     for task in tree.children:
-        for optimizer in tree[task]["optimizer"].values:
-            here = tree[task].to_dataset().sel(optimizer=optimizer)
+        node = tree.children[task].to_dataset()
+        for optimizer in node["optimizer"].values:
+            here = node.sel(optimizer=optimizer)
             rows.append([task, str(optimizer), *_counts(here), *_best(here, by)])
     show_table(f"Sweep {store.plan.hash[:12]}", columns, rows)
     show_skipped(store.plan)

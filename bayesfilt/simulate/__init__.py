@@ -1,9 +1,18 @@
-"""A run is one `lax.scan`: trajectory, shadow, and the same in chunks."""
+"""A run is one `lax.scan`: trajectory, shadow, the same in chunks; and sweeps of many runs."""
 
 from bayesfilt.callable_package import answer_calls_with
 from bayesfilt.simulate.chunks import ChunkedRun, run_in_chunks
+from bayesfilt.simulate.merge_shards import MergedShards, merge_shards
+from bayesfilt.simulate.merged import merge
 from bayesfilt.simulate.probes import DEFAULT_PROBES, Probe, StepView
 from bayesfilt.simulate.program import NEVER, Program, RunRecord
+from bayesfilt.simulate.run_sweep import (
+    Shard,
+    SweepOutcome,
+    SweepProgress,
+    parse_shard,
+    run_sweep,
+)
 from bayesfilt.simulate.shadow import (
     DEFAULT_MEASURES,
     Measure,
@@ -15,6 +24,8 @@ from bayesfilt.simulate.shadow import (
     shadowing,
     warn_if_float32,
 )
+from bayesfilt.simulate.sweep import Sweep, sweep_from
+from bayesfilt.simulate.sweep_plan import SweepPlan, plan_sweep
 from bayesfilt.simulate.trajectory import Trajectory, simulate, training
 
 __all__ = [
@@ -23,6 +34,7 @@ __all__ = [
     "NEVER",
     "ChunkedRun",
     "Measure",
+    "MergedShards",
     "PrecisionWarning",
     "Probe",
     "Program",
@@ -30,12 +42,23 @@ __all__ = [
     "RunRecord",
     "ShadowRecord",
     "ShadowView",
+    "Shard",
     "StepView",
+    "Sweep",
+    "SweepOutcome",
+    "SweepPlan",
+    "SweepProgress",
     "Trajectory",
+    "merge",
+    "merge_shards",
+    "parse_shard",
+    "plan_sweep",
     "run_in_chunks",
+    "run_sweep",
     "shadow",
     "shadowing",
     "simulate",
+    "sweep_from",
     "training",
     "warn_if_float32",
 ]

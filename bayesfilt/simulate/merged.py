@@ -264,7 +264,7 @@ def _fill(
     asked = np.unique(cells[cells != INVALID])
     by_chunk = np.stack([places.groups[asked], places.chunks[asked]], axis=-1)
     for group, chunk in np.unique(by_chunk, axis=0).tolist():
-        key = ChunkKey(group=group, index=chunk)
+        key = ChunkKey(group=group, chunk=chunk)
         if key not in places.reader.files or group not in stands:
             continue
         values = places.reader.values(key)[name]

@@ -29,17 +29,13 @@ from bayesfilt.simulate.sweep_width import largest_power_of_two, measure_executi
 
 
 class Shard(NamedTuple):
-    """One part of a sweep: every `count`-th chunk, from `index` on."""
+    """One part of a sweep: every `parts`-th chunk, from number `part` on."""
 
-    index: int  # from 0
-    count: int
-
-    def __str__(self) -> str:
-        """As it is written on the command line."""
-        return f"{self.index}/{self.count}"
+    part: int  # from 0
+    parts: int
 
 
-WHOLE = Shard(index=0, count=1)
+WHOLE = Shard(part=0, parts=1)
 
 
 class SweepProgress(NamedTuple):
@@ -68,8 +64,8 @@ def parse_shard(text: str) -> Shard:
         ValueError: it is not of that form, or i is not below n.
     """
     found = re.fullmatch(r"(\d+)/(\d+)", text.strip())
-    shard = Shard(index=int(found[1]), count=int(found[2])) if found else WHOLE
-    if found is None or shard.index >= shard.count:
+    shard = Shard(part=int(found[1]), parts=int(found[2])) if found else WHOLE
+    if found is None or shard.part >= shard.parts:
         raise ValueError(f"A shard is i/n with i from 0 to n - 1, like 0/4; got {text!r}.")
     return shard
 
@@ -107,7 +103,7 @@ def run_sweep(
     tell = on_progress or (lambda progress: None)
     store = open_store(folder, plan, lambda: measured(plan, width, tell))
     stock = take_stock(store)
-    mine = store.chunks[shard.index :: shard.count]
+    mine = store.chunks[shard.part :: shard.parts]
     work = _Work(store, mine, tell)
     work.skip([chunk for chunk in mine if key_of(chunk) in stock.finished])
     missing = [chunk for chunk in mine if key_of(chunk) not in stock.finished]

@@ -49,11 +49,11 @@ class ChunkKey(NamedTuple):
     """Which chunk of a sweep."""
 
     group: int
-    index: int  # among the chunks of the group
+    chunk: int  # among those of the group
 
     def __str__(self) -> str:
         """As its file's name begins."""
-        return f"{self.group:02d}-{self.index:04d}"
+        return f"{self.group:02d}-{self.chunk:04d}"
 
 
 class Store(NamedTuple):
@@ -80,7 +80,7 @@ class Stock(NamedTuple):
 
 def key_of(chunk: ChunkPlan) -> ChunkKey:
     """The key of a planned chunk."""
-    return ChunkKey(group=chunk.group, index=chunk.index)
+    return ChunkKey(group=chunk.group, chunk=chunk.index)
 
 
 def open_store(
@@ -334,4 +334,4 @@ def _parts_of(path: Path) -> _Name:
     found = _CHUNK_NAME.fullmatch(path.name)
     if found is None:
         raise ValueError(f"{path} is foreign: its name is not that of a chunk.")
-    return _Name(key=ChunkKey(group=int(found[1]), index=int(found[2])), checksum=found[3])
+    return _Name(key=ChunkKey(group=int(found[1]), chunk=int(found[2])), checksum=found[3])

@@ -243,7 +243,7 @@ def test_a_chunk_that_memory_made_narrower_says_so(tmp_path, monkeypatch):
 def test_a_shard_is_one_number_below_another(text):
     with pytest.raises(ValueError, match="like 0/4; got"):
         parse_shard(text)
-    assert parse_shard(" 2/3 ") == Shard(index=2, count=3)
+    assert parse_shard(" 2/3 ") == Shard(part=2, parts=3)
 
 
 # Processes that are killed, and two side by side. One interpreter imports everything and

@@ -221,7 +221,7 @@ def empty(path, data):
 
 @pytest.mark.parametrize("damage", [cut_in_half, flip_a_bit, empty])
 def test_a_damaged_chunk_is_reported_and_made_anew(store, plan, damage):
-    key = ChunkKey(group=1, index=0)
+    key = ChunkKey(group=1, chunk=0)
     path = only_file(store, key)
     good = path.read_bytes()
     damage(path, good)
