@@ -89,8 +89,8 @@ class Run(_Asked):
     """Make the runs of a sweep; the same command again goes on where it stopped."""
 
     out: Path  # folder of the sweep: new, empty, or that of the same sweep
-    # i/n: only part i (from 0) of n. Shards may share a folder; with folders of their own they
-    # need the same --width, and `bayesfilt sweep merge` in the end.
+    # i/n: only part i (from 0) of n. Shards may share a folder. With folders of their own they
+    # need one --width, or a copy of one manifest.json, and `bayesfilt sweep merge` in the end.
     shard: str = "0/1"
 
     def run(self) -> int:
@@ -103,6 +103,11 @@ class Run(_Asked):
         with _progress() as tell:
             outcome = run_sweep(sweep, self.out, shard=shard, width=self.width, on_progress=tell)
         show_progress(outcome)
+        if shard.parts > 1 and outcome.store.made_here and self.width is None:
+            note(
+                "the width of the chunks was measured here: shards in folders of their own need"
+                f" a copy of {outcome.store.folder / 'manifest.json'} before they start."
+            )
         return _how_it_ended(outcome)
 
 

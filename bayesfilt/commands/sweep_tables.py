@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayesfilt.checks import require_one_of
 from bayesfilt.commands.console import number, say, show_table
 from bayesfilt.simulate import NEVER
 from bayesfilt.simulate.merged import FINISHED, IMPOSSIBLE
@@ -62,7 +63,14 @@ def show_progress(outcome: SweepOutcome) -> None:
 
 
 def show_results(store: Store, stock: Stock, tree: "xarray.DataTree", by: str) -> None:
-    """A row for each task and optimizer: how far it is, what diverged, its best cell."""
+    """A row for each task and optimizer: how far it is, what diverged, its best cell.
+
+    Raises:
+        ValueError: there are results, and none called `by`.
+    """
+    known = sorted({str(name) for node in tree.children.values() for name in _ends_in(node)})
+    if known:
+        require_one_of("sweep show", "results", by, known)
     columns = ("task:", "optimizer:", "runs", "done", "diverged", f"best median\n{by}", "at:")
     rows = []
     for task in tree.children:
@@ -73,6 +81,15 @@ def show_results(store: Store, stock: Stock, tree: "xarray.DataTree", by: str) -
     show_table(f"Sweep {store.plan.hash[:12]}", columns, rows)
     show_skipped(store.plan)
     say(f"Chunks   {len(stock.finished)} of {len(store.chunks)} finished and whole")
+
+
+def _ends_in(node: "xarray.DataTree") -> list[str]:
+    """The numbers of a task with one value a run."""
+    return [
+        str(name)
+        for name, found in node.data_vars.items()
+        if found.dtype.kind == "f" and not {"step", "trace_step"} & set(found.dims)
+    ]
 
 
 def _counts(here: "xarray.Dataset") -> list[str]:

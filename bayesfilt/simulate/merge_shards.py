@@ -80,7 +80,8 @@ def _require_same(first: Store, other: Store) -> None:
         if one.width != another.width:
             raise ValueError(
                 f"{first.folder} and {other.folder} cut {group.title} into chunks of {one.width}"
-                f" and of {another.width} runs: run the shards with one --width."
+                f" and of {another.width} runs: run the shards with one --width, or copy the"
+                " manifest.json of the first into the other folders before they start."
             )
 
 

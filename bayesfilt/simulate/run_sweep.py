@@ -105,7 +105,7 @@ def run_sweep(
     stock = take_stock(store)
     mine = store.chunks[shard.part :: shard.parts]
     work = _Work(store, mine, tell)
-    work.skip([chunk for chunk in mine if key_of(chunk) in stock.finished])
+    work.count([chunk for chunk in mine if key_of(chunk) in stock.finished])
     missing = [chunk for chunk in mine if key_of(chunk) not in stock.finished]
     interrupted = False
     try:
@@ -145,8 +145,8 @@ class _Work:
         self._store, self._tell = store, tell
         self._completed, self._total = 0, sum(map(self._steps, mine))
 
-    def skip(self, chunks: Sequence[ChunkPlan]) -> None:
-        """Count chunks that stand already."""
+    def count(self, chunks: Sequence[ChunkPlan]) -> None:
+        """Add chunks that stand now."""
         self.finished += len(chunks)
         self._completed += sum(map(self._steps, chunks))
 
@@ -156,13 +156,12 @@ class _Work:
         program = build_program(group, self._devices(index))
 
         def show(completed: int, _: int) -> None:
-            doing = f"{group.title}"
-            self._tell(SweepProgress(doing, self._completed + completed, self._total))
+            self._tell(SweepProgress(group.title, self._completed + completed, self._total))
 
         for chunk in chunks:
             key = key_of(chunk)
             if finished_file(self._store, key):
-                self.skip([chunk])
+                self.count([chunk])
                 continue
             show(0, 0)
             outcome = execute_chunk(program, chunk, on_progress=show)
@@ -173,7 +172,7 @@ class _Work:
                     f" {chunk.width}; its results agree with the others' up to rounding."
                 )
             self.computed += 1
-            self.skip([chunk])
+            self.count([chunk])
 
     def _steps(self, chunk: ChunkPlan) -> int:
         return len(chunk.runs) * self._store.plan.groups[chunk.group].num_steps

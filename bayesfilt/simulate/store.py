@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ STORE_SCHEMA_VERSION = 1
 _KIND = "sweep"
 _CHUNK_NAME = re.compile(r"(\d{2,})-(\d{4,})-([0-9a-f]{16})\.(?:nc|npz)")
 _CHECKSUM_DIGITS = 16
+_OLD_SECONDS = 3_600  # nobody takes so long to write one file
 
 
 class ChunkKey(NamedTuple):
@@ -107,6 +109,7 @@ def open_store(
         _refuse_other_things(folder)
         content = strict_json(_manifest(plan, tuple(decide()))).encode()
         made_here = create_bytes_exclusively(folder / MANIFEST_NAME, content)
+    _remove_leftovers(folder)
     manifest = read_sweep_manifest(folder)
     if manifest["sweep_hash"] != plan.hash:
         raise ValueError(
@@ -309,6 +312,14 @@ def _refuse_other_things(folder: Path) -> None:
         is_leftover(entry) or entry.name == MANIFEST_NAME for entry in folder.iterdir()
     ):
         raise ValueError(f"{folder} is not empty and holds no sweep; name another folder.")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Take away what killed processes left; what is young may be a live process's."""
+    for path in (*folder.glob(".*"), *(folder / CHUNKS_NAME).glob(".*")):
+        with contextlib.suppress(OSError):  # another process does the same
+            if is_leftover(path) and time.time() - path.stat().st_mtime > _OLD_SECONDS:
+                path.unlink()
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

@@ -144,15 +144,24 @@ def test_a_sweep_runs_goes_on_and_is_shown(bayesfilt, toml, tmp_path):
     ]
     assert [row[6:] for row in rows] == [["learning_rate", "0.1"]] * 2
     assert "Chunks   4 of 4 finished and whole" in shown.out
+    by_size = bayesfilt("sweep", "show", "--folder", out, "--by", "final_weight_rms")
+    assert by_size.code == 0 and "final_weight_rms" in by_size.out
+    line = bayesfilt("sweep", "show", "--folder", out, "--by", "final_test_los").only_line
+    assert line.endswith("got 'final_test_los'. Did you mean 'final_test_loss'?")
 
 
 def test_shards_are_run_and_merged(bayesfilt, tmp_path):
     shards = [tmp_path / "0", tmp_path / "1"]
     answer = bayesfilt("sweep", "run", *WORDS, "--shard", "0/2", "--out", shards[0])
     assert (answer.code, answer.out.count("2 of 2 chunks")) == (0, 1)
+    manifest = shards[0] / "manifest.json"
+    assert f"need a copy of {manifest} before they start" in answer.err
     words = ("sweep", "merge", "--folders", *shards, "--out", tmp_path / "whole")
     assert bayesfilt(*words).only_line == f"No manifest.json of a sweep in {shards[1]}."
-    assert bayesfilt("sweep", "run", *WORDS, "--shard", "1/2", "--out", shards[1]).code == 0
+    shards[1].mkdir()
+    (shards[1] / "manifest.json").write_bytes(manifest.read_bytes())
+    answer = bayesfilt("sweep", "run", *WORDS, "--shard", "1/2", "--out", shards[1])
+    assert (answer.code, answer.err) == (0, "")
     line = bayesfilt(*words[:3], shards[0], *words[-2:]).only_line
     assert line.startswith("The shards lack 2 of 4 chunks (00-0001, 01-0001)")
     answer = bayesfilt(*words, "--netcdf", tmp_path / "all.nc")

@@ -191,6 +191,18 @@ def test_what_a_killed_beginning_left_does_not_make_a_folder_full(plan, tmp_path
     assert open_store(tmp_path, plan, lambda: executions(plan)).made_here
 
 
+def test_what_killed_processes_left_is_taken_away_once_it_is_old(store, plan):
+    names = (".0f3a.partial.json", "chunks/.1b.partial.nc", "chunks/.2c.partial.nc", ".hidden")
+    files = [store.folder / name for name in names]
+    for path in files:
+        path.write_bytes(b"half of")
+        os.utime(path, (0, 0))
+    os.utime(files[2])  # a live process may be writing this one
+    open_store(store.folder, plan, never)
+    assert [path.exists() for path in files] == [False, False, True, True]
+    assert len(take_stock(store).finished) == 8
+
+
 def test_another_version_or_device_is_said(store, plan, monkeypatch):
     now = provenance.versions()
     monkeypatch.setattr(provenance, "versions", lambda: {**now, "jax": "99.0"})
