@@ -130,8 +130,8 @@ def _require_kind(name: str, value: Any) -> None:
         wanted, fits = "words", all(isinstance(each, str) for each in many)
     else:
         wanted = "numbers or a text"
-        kinds = {type(each) for each in many}
-        fits = kinds <= {int, float, str} or (name == "subset" and value is None)
+        # None is a subset's; any other axis refuses it itself.
+        fits = {type(each) for each in many} <= {int, float, str, type(None)}
     if not fits:
         raise ValueError(f"Sweep needs {wanted} for {name}, got {value!r}.")
 
