@@ -111,7 +111,7 @@ def _fail(message: str) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and error.name:
         return (
             f"{error.name} is not installed (bayesfilt doctor says more): pip install {error.name}"
         )

@@ -42,7 +42,8 @@ _TELLING_VARIABLES = (
     "XLA_PYTHON_CLIENT_MEM_FRACTION",
     "XLA_PYTHON_CLIENT_PREALLOCATE",
 )
-_TELLING_SETTINGS = (
+# Of jax: what can change a number.
+TELLING_SETTINGS = (
     "jax_default_matmul_precision",
     "jax_enable_x64",
     "jax_numpy_dtype_promotion",
@@ -106,7 +107,7 @@ def flags() -> dict[str, Any]:
     """The settings of jax and the environment variables that can change a number."""
     import jax
 
-    settings = {name: getattr(jax.config, name, None) for name in _TELLING_SETTINGS}
+    settings = {name: getattr(jax.config, name, None) for name in TELLING_SETTINGS}
     environment = {name: os.environ[name] for name in _TELLING_VARIABLES if name in os.environ}
     return {**settings, **environment}
 

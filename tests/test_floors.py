@@ -16,6 +16,7 @@ FLOOR_OF = {
     "callable_package": 0,
     "catalogue": 0,
     "checks": 0,
+    "cpu_devices": 0,
     "custom_types": 0,
     "doctor": 0,
     "provenance": 0,
@@ -54,10 +55,11 @@ AT_ONCE = {
 }
 # ... and what else only inside a function that needs it, because it costs seconds or is optional.
 ON_FIRST_USE = {
+    "cpu_devices": {"jax"},
     "doctor": {"jax"},
     "provenance": {"jax"},
     "records": {"h5netcdf", "xarray"},
-    "simulate": {"xarray"},
+    "simulate": {"distributed", "xarray"},
     "tasks": {"equinox", "sklearn"},
     "infer": {"xarray"},
     "cli": {"tyro"},

@@ -1,6 +1,5 @@
 """Where and in which precision this process computes; to be settled before the first trace."""
 
-import contextlib
 import logging
 import os
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from bayesfilt.commands.console import note
+from bayesfilt.cpu_devices import make_cpu_devices, usable_cores
 from bayesfilt.provenance import compile_cache_folder
 
 Platform = Literal["auto", "cpu", "gpu"]
@@ -22,7 +22,7 @@ def prepare_jax(platform: Platform, dtype: Dtype, *, split_cpu: bool = False) ->
 
     On a GPU, matrix products are pinned to full precision: the default rounds their
     inputs to 10 bits, which is more than the gaps that are measured. `split_cpu` makes a device
-    of every core, so that independent runs can be dealt out to them.
+    of every core, or of fewer (a power of two), so that independent runs can be dealt out to them.
 
     Raises:
         ValueError: the platform or the precision cannot be had.
@@ -33,7 +33,8 @@ def prepare_jax(platform: Platform, dtype: Dtype, *, split_cpu: bool = False) ->
 
     jax.config.update("jax_enable_x64", dtype == "float64")
     if split_cpu:
-        _make_a_device_of_every_core()
+        cores = len(usable_cores())
+        make_cpu_devices(2 ** (cores.bit_length() - 1))
     found = _find_platform(platform)
     if found == "gpu":
         jax.config.update("jax_default_matmul_precision", "highest")
@@ -62,20 +63,6 @@ def _choose_platform(platform: Platform) -> None:
         import jax
 
         jax.config.update("jax_platforms", chosen or None)
-
-
-def _make_a_device_of_every_core() -> None:
-    """As many CPU devices as cores, or fewer: a power of two; what the user has set stays."""
-    import jax
-
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    if os.environ.get("JAX_NUM_CPU_DEVICES"):
-        return
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux: what this process may use
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    with contextlib.suppress(RuntimeError):  # jax computes already: its devices are settled
-        jax.config.update("jax_num_cpu_devices", 2 ** (cores.bit_length() - 1))
 
 
 def _find_platform(platform: Platform) -> str:

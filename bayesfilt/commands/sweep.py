@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from bayesfilt.simulate.sweep import Sweep as Axes
 
 # What the flags below have in common with `simulate.sweep.Sweep` goes to it, and nothing else.
-_NOT_OF_THE_SWEEP = {"config", "platform", "width", "out", "shard"}
+_NOT_OF_THE_SWEEP = {
+    "config", "platform", "width", "out", "shard", "scheduler", "workers", "scheduler_timeout",
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,11 +50,11 @@ class _Asked:
     width: int | None = None  # runs in a chunk, a power of two >= 8; without it, measured
     platform: Platform = "auto"
 
-    def sweep(self) -> "Axes":
-        """The sweep that is asked for, once jax is ready for it."""
+    def sweep(self, *, elsewhere: bool = False) -> "Axes":
+        """The sweep that is asked for, once jax is ready for it: to compute, or only to plan."""
         settings = self.settings()
         dtype = "float64" if settings.get("dtype") == "float64" else "float32"
-        prepare_jax(self.platform, dtype, split_cpu=True)
+        prepare_jax("cpu" if elsewhere else self.platform, dtype, split_cpu=not elsewhere)
         from bayesfilt.simulate.sweep import sweep_from
 
         return sweep_from(settings)
@@ -92,16 +95,23 @@ class Run(_Asked):
     # i/n: only part i (from 0) of n. Shards may share a folder. With folders of their own they
     # need one --width, or a copy of one manifest.json, and `bayesfilt sweep merge` in the end.
     shard: str = "0/1"
+    # tcp://HOST:8786 of a Dask scheduler that you trust: its workers make the chunks. They see
+    # --out at the same path. --platform is theirs.
+    scheduler: str | None = None
+    workers: int | None = None  # start so many processes here, on the CPU, and have them do it
+    scheduler_timeout: float = 30.0  # seconds until a scheduler that does not answer is given up
 
     def run(self) -> int:
         """Run what is missing, and print how far the sweep is."""
-        sweep = self.sweep()
+        on_cluster = self.scheduler is not None or self.workers is not None
+        sweep = self.sweep(elsewhere=on_cluster)
         from bayesfilt.commands.sweep_tables import show_progress
         from bayesfilt.simulate.run_sweep import parse_shard, run_sweep
 
         shard = parse_shard(self.shard)
+        run = self._on_cluster() if on_cluster else run_sweep
         with _progress() as tell:
-            outcome = run_sweep(sweep, self.out, shard=shard, width=self.width, on_progress=tell)
+            outcome = run(sweep, self.out, shard=shard, width=self.width, on_progress=tell)
         show_progress(outcome)
         if shard.parts > 1 and outcome.store.made_here and self.width is None:
             note(
@@ -109,6 +119,23 @@ class Run(_Asked):
                 f" a copy of {outcome.store.folder / 'manifest.json'} before they start."
             )
         return _how_it_ended(outcome)
+
+    def _on_cluster(self) -> Callable[..., "SweepOutcome"]:
+        """`run_sweep`, on the workers that are asked for."""
+        import jax
+
+        from bayesfilt.simulate.cluster import run_on_cluster
+
+        if self.workers is None and self.platform != "cpu":
+            # As `prepare_jax` does where there is a GPU; on a CPU it changes nothing.
+            jax.config.update("jax_default_matmul_precision", "highest")
+        return partial(
+            run_on_cluster,
+            scheduler=self.scheduler,
+            workers=self.workers,
+            platform=self.platform,
+            timeout=self.scheduler_timeout,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from bayesfilt.callable_package import answer_calls_with
 from bayesfilt.simulate.chunks import ChunkedRun, run_in_chunks
+from bayesfilt.simulate.cluster import run_on_cluster
 from bayesfilt.simulate.merge_shards import MergedShards, merge_shards
 from bayesfilt.simulate.merged import merge
 from bayesfilt.simulate.probes import DEFAULT_PROBES, Probe, StepView
@@ -54,6 +55,7 @@ __all__ = [
     "parse_shard",
     "plan_sweep",
     "run_in_chunks",
+    "run_on_cluster",
     "run_sweep",
     "shadow",
     "shadowing",

@@ -23,8 +23,14 @@ from bayesfilt.simulate.store import (
     write_chunk,
 )
 from bayesfilt.simulate.sweep import Sweep
-from bayesfilt.simulate.sweep_chunk import build_program, execute_chunk
-from bayesfilt.simulate.sweep_plan import ChunkPlan, Execution, SweepPlan, plan_sweep
+from bayesfilt.simulate.sweep_chunk import ChunkProgram, build_program, execute_chunk
+from bayesfilt.simulate.sweep_plan import (
+    ChunkPlan,
+    Execution,
+    SweepGroup,
+    SweepPlan,
+    plan_sweep,
+)
 from bayesfilt.simulate.sweep_width import largest_power_of_two, measure_execution
 
 
@@ -44,6 +50,9 @@ class SweepProgress(NamedTuple):
     doing: str  # in words
     completed: int  # training steps of all runs together, those found finished too
     total: int  # of this shard
+
+
+Progress = Callable[[SweepProgress], None]
 
 
 class SweepOutcome(NamedTuple):
@@ -76,7 +85,7 @@ def run_sweep(
     *,
     shard: Shard = WHOLE,
     width: int | None = None,
-    on_progress: Callable[[SweepProgress], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> SweepOutcome:
     """Make the runs of a sweep that its folder does not hold yet.
 
@@ -102,15 +111,29 @@ def run_sweep(
     plan = plan_sweep(sweep)
     tell = on_progress or (lambda progress: None)
     store = open_store(folder, plan, lambda: measured(plan, width, tell))
+
+    def make(work: Work, missing: list[ChunkPlan]) -> None:
+        for group, chunks in _in_order(missing, shuffled=not store.made_here):
+            work.make(group, chunks)
+
+    return carry_out(store, shard, make, tell)
+
+
+def carry_out(
+    store: Store,
+    shard: Shard,
+    make: Callable[["Work", list[ChunkPlan]], None],
+    tell: Progress,
+) -> SweepOutcome:
+    """Find out what a shard lacks, and have `make` make it, here or elsewhere."""
     stock = take_stock(store)
     mine = store.chunks[shard.part :: shard.parts]
-    work = _Work(store, mine, tell)
+    work = Work(store, mine, tell)
     work.count([chunk for chunk in mine if key_of(chunk) in stock.finished])
     missing = [chunk for chunk in mine if key_of(chunk) not in stock.finished]
     interrupted = False
     try:
-        for group, chunks in _in_order(missing, shuffled=not store.made_here):
-            work.make(group, chunks)
+        make(work, missing)
     except KeyboardInterrupt:
         interrupted = True
     return SweepOutcome(
@@ -118,14 +141,12 @@ def run_sweep(
         wanted=len(mine),
         finished=work.finished,
         computed=work.computed,
-        notes=(*store.notes, *stock.problems, *work.notes),
+        notes=tuple(dict.fromkeys((*store.notes, *stock.problems, *work.notes))),
         interrupted=interrupted,
     )
 
 
-def measured(
-    plan: SweepPlan, width: int | None, tell: Callable[[SweepProgress], None]
-) -> tuple[Execution, ...]:
+def measured(plan: SweepPlan, width: int | None, tell: Progress) -> tuple[Execution, ...]:
     """How each group is executed best, found out by executing some of it."""
     executions = []
     for group in plan.groups:
@@ -134,15 +155,20 @@ def measured(
     return tuple(executions)
 
 
-class _Work:
+class Work:
     """Makes chunks, and keeps count."""
 
     def __init__(
-        self, store: Store, mine: Sequence[ChunkPlan], tell: Callable[[SweepProgress], None]
+        self,
+        store: Store,
+        mine: Sequence[ChunkPlan],
+        tell: Progress,
+        build: Callable[[SweepGroup, int], ChunkProgram] | None = None,
     ):
         self.finished, self.computed = 0, 0
         self.notes: list[str] = []
         self._store, self._tell = store, tell
+        self._build = build or build_program
         self._completed, self._total = 0, sum(map(self._steps, mine))
 
     def count(self, chunks: Sequence[ChunkPlan]) -> None:
@@ -150,13 +176,17 @@ class _Work:
         self.finished += len(chunks)
         self._completed += sum(map(self._steps, chunks))
 
+    def show(self, doing: str, more: int = 0) -> None:
+        """Tell what is being done, with so many steps beyond those of finished chunks."""
+        self._tell(SweepProgress(doing, self._completed + more, self._total))
+
     def make(self, index: int, chunks: Sequence[ChunkPlan]) -> None:
         """Execute and write chunks of one group, but for those another process has made."""
         group = self._store.plan.groups[index]
-        program = build_program(group, self._devices(index))
+        program = self._build(group, self._devices(index))
 
         def show(completed: int, _: int) -> None:
-            self._tell(SweepProgress(group.title, self._completed + completed, self._total))
+            self.show(group.title, completed)
 
         for chunk in chunks:
             key = key_of(chunk)

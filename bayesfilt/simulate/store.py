@@ -89,6 +89,8 @@ def open_store(
     folder: str | Path,
     plan: SweepPlan,
     decide: Callable[[], Sequence[Execution]],
+    *,
+    device: dict[str, Any] | None = None,
 ) -> Store:
     """Begin the folder of a sweep, or go on with it.
 
@@ -98,16 +100,18 @@ def open_store(
         decide: how each group is to be executed; called only where no manifest says so yet.
             Of several processes that begin at the same time one writes the manifest, and
             all obey what stands there.
+        device: what computes the chunks, as `provenance.device` says it; None: this process's.
 
     Raises:
         ValueError: the folder holds something else, another sweep, or a newer bayesfilt's.
         CannotWriteError: the folder cannot be made or written into.
     """
     folder = Path(folder).expanduser()
+    device = device or provenance.device()
     made_here = False
     if not (folder / MANIFEST_NAME).exists():
         _refuse_other_things(folder)
-        content = strict_json(_manifest(plan, tuple(decide()))).encode()
+        content = strict_json(_manifest(plan, tuple(decide()), device)).encode()
         made_here = create_bytes_exclusively(folder / MANIFEST_NAME, content)
     _remove_leftovers(folder)
     manifest = read_sweep_manifest(folder)
@@ -116,7 +120,7 @@ def open_store(
             f"{folder} holds another sweep ({manifest['sweep_hash'][:12]}, this is"
             f" {plan.hash[:12]}): name another folder."
         )
-    return _store(folder, plan, manifest, made_here=made_here)
+    return _store(folder, plan, manifest, device, made_here=made_here)
 
 
 def read_store(folder: str | Path) -> Store:
@@ -128,13 +132,13 @@ def read_store(folder: str | Path) -> Store:
     """
     folder = Path(folder).expanduser()
     manifest = read_sweep_manifest(folder)
-    plan = _planned(sweep_from(manifest["sweep"]))
+    plan = planned(sweep_from(manifest["sweep"]))
     if plan.hash != manifest["sweep_hash"]:
         raise ValueError(
             f"{folder / MANIFEST_NAME} was changed, or written by another bayesfilt"
             f" ({manifest['versions'].get('bayesfilt')}): its sweep is not the one it names."
         )
-    return _store(folder, plan, manifest, made_here=False)
+    return _store(folder, plan, manifest, provenance.device(), made_here=False)
 
 
 def read_sweep_manifest(folder: Path) -> dict[str, Any]:
@@ -249,13 +253,15 @@ def checksum(data: bytes | memoryview) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _planned(sweep: Sweep) -> SweepPlan:
+def planned(sweep: Sweep) -> SweepPlan:
     """The plan of a sweep that is read; the shards of one sweep share it."""
     with jax.enable_x64(True):  # reading a float64 sweep must not need it of the process
         return plan_sweep(sweep)
 
 
-def _manifest(plan: SweepPlan, executions: tuple[Execution, ...]) -> dict[str, Any]:
+def _manifest(
+    plan: SweepPlan, executions: tuple[Execution, ...], device: dict[str, Any]
+) -> dict[str, Any]:
     groups = [
         {
             "title": group.title,
@@ -268,6 +274,7 @@ def _manifest(plan: SweepPlan, executions: tuple[Execution, ...]) -> dict[str, A
         "kind": _KIND,
         "schema_version": STORE_SCHEMA_VERSION,
         **provenance.here_and_now(),
+        "device": device,
         "sweep": plan.sweep,
         "sweep_hash": plan.hash,
         "num_cells": plan.run_of_cell.size,
@@ -277,10 +284,17 @@ def _manifest(plan: SweepPlan, executions: tuple[Execution, ...]) -> dict[str, A
     }
 
 
-def _store(folder: Path, plan: SweepPlan, manifest: dict[str, Any], *, made_here: bool) -> Store:
+def _store(
+    folder: Path,
+    plan: SweepPlan,
+    manifest: dict[str, Any],
+    device: dict[str, Any],
+    *,
+    made_here: bool,
+) -> Store:
     try:
         found = [Execution(**group["execution"]) for group in manifest["groups"]]
-        notes = () if made_here else _differences(manifest)
+        notes = () if made_here else _differences(manifest, device)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / MANIFEST_NAME} lacks part of a sweep's manifest.") from error
     if len(found) != len(plan.groups):
@@ -292,11 +306,11 @@ def _store(folder: Path, plan: SweepPlan, manifest: dict[str, Any], *, made_here
     )
 
 
-def _differences(manifest: dict[str, Any]) -> tuple[str, ...]:
+def _differences(manifest: dict[str, Any], here: dict[str, Any]) -> tuple[str, ...]:
     """What may turn equal bits into equal-but-for-rounding, in words."""
     now, then = provenance.versions(), manifest["versions"]
     changed = {name: (then.get(name), now[name]) for name in LIBRARIES}
-    here, there = provenance.device(), manifest["device"]
+    there = manifest["device"]
     changed |= {name: (there.get(name), here[name]) for name in ("platform", "kind")}
     return tuple(
         f"the sweep was begun with {name} {old} and this is {new}: chunks agree up to rounding."

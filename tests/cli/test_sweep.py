@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib
 import signal
+import sys
 
 import pytest
 
@@ -277,3 +278,39 @@ def test_memory_for_not_even_one_run_is_one_line(bayesfilt, tmp_path, monkeypatc
     monkeypatch.setattr(room, "execute_chunk", exhausted)
     line = bayesfilt("sweep", "run", *WORDS, "--out", tmp_path / "out").only_line
     assert line.startswith("out of memory; ")
+
+
+def test_a_sweep_runs_on_workers_of_its_own(bayesfilt, tmp_path, monkeypatch):
+    pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    out = tmp_path / "sweep"
+    words = [word for word in WORDS if word != "adabayes"]
+    answer = bayesfilt("sweep", "run", *words, "--width", 8, "--workers", 1, "--out", out)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out == f"Sweep    {out}: 2 of 2 chunks, 2 of them made now\n"
+    (execution,) = read_store(out).executions
+    assert execution.width == 8
+    assert execution.steps_per_second != 1e3  # measured there, and not by this file's stand-in
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--workers", 0), "number of workers >= 1"),
+        (("--workers", 2, "--scheduler", "tcp://a:1"), "either the address of a scheduler or a nu"),
+        (("--workers", 2, "--platform", "gpu"), "one process uses all GPUs"),
+        (("--scheduler", "a", "--scheduler-timeout", 0), "timeout"),
+        (("--scheduler", "tcp://127.0.0.1:9", "--scheduler-timeout", 0.3), "No Dask scheduler ans"),
+    ],
+)
+def test_a_cluster_that_cannot_be_had_is_one_line(bayesfilt, tmp_path, options, message):
+    pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+    line = bayesfilt("sweep", "run", *WORDS, *options, "--out", tmp_path / "out").only_line
+    assert matches(line, message)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_the_extra_a_cluster_is_one_line(bayesfilt, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    line = bayesfilt("sweep", "run", *WORDS, "--workers", 2, "--out", tmp_path / "out").only_line
+    assert line.endswith("the extra `cluster`: pip install 'bayesfilt[cluster]'.")
