@@ -40,11 +40,11 @@ from bayesfilt.simulate.store import (
     CHUNKS_NAME,
     ChunkKey,
     Store,
-    finished_file,
     key_of,
     open_store,
     read_store,
     read_verified,
+    take_stock,
 )
 from bayesfilt.simulate.sweep import Sweep
 from bayesfilt.simulate.sweep_plan import ChunkPlan, Execution, SweepPlan, plan_sweep
@@ -115,7 +115,17 @@ def run_on_cluster(
         device = _answer(client.submit(cluster_worker.device, terms, pure=False))
         measure = partial(_measured, client, terms, plan, width, _neighbours(found.values()), tell)
         store = open_store(folder, plan, measure, device=device)
-        return carry_out(store, shard, partial(_deal_out, client, terms, store), tell)
+        outcome = carry_out(store, shard, partial(_deal_out, client, terms, store), tell)
+    return _recounted(outcome, shard) if outcome.interrupted else outcome
+
+
+def _recounted(outcome: SweepOutcome, shard: Shard) -> SweepOutcome:
+    """With what the workers have still finished while they were told to stop."""
+    stands = take_stock(outcome.store).finished
+    mine = outcome.store.chunks[shard.part :: shard.parts]
+    finished = sum(key_of(chunk) in stands for chunk in mine)
+    computed = outcome.computed + finished - outcome.finished
+    return outcome._replace(finished=finished, computed=computed)
 
 
 def _require_choice(
@@ -225,11 +235,6 @@ def _deal_out(
             work.computed += answer["computed"]
             work.count([chunk])
             work.show(_crew(client))
-    except KeyboardInterrupt:
-        made = [chunk for chunk in at_hand.values() if finished_file(store, key_of(chunk))]
-        work.computed += len(made)
-        work.count(made)
-        raise
     finally:
         client.cancel(list(at_hand))
 
