@@ -32,7 +32,11 @@ def connected(scheduler: str | None, workers: int | None, timeout: float) -> Ite
             "A cluster needs dask.distributed, the extra `cluster`:"
             " pip install 'bayesfilt[cluster]'."
         ) from error
+    from distributed.utils import silence_logging_cmgr
+
     with contextlib.ExitStack() as stack:
+        # What matters is said by us, in one line.
+        stack.enter_context(silence_logging_cmgr(logging.CRITICAL))
         if scheduler is None:
             scheduler = stack.enter_context(_local_cluster(workers or 1))
         else:
@@ -61,7 +65,7 @@ def _local_cluster(workers: int) -> Iterator[str]:
             local_directory=scratch,
             preload=[cluster_worker.__name__],
             memory_limit=0,  # the width is chosen by what is free; Dask holds no data of ours
-            silence_logs=logging.CRITICAL,  # what matters is said by us
+            silence_logs=logging.CRITICAL,  # in the workers
         ) as cluster,
     ):
         yield cluster.scheduler_address
