@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 WorkerPlatform = Literal["auto", "cpu", "gpu"]
 CONNECT_SECONDS = 30.0
 
+_GONE = "The scheduler is gone; the finished chunks stand."
 _ATTEMPTS = 3  # at a chunk whose file is not found as promised
 
 # A local cluster's processes are of this machine and this user: they may share its cache.
@@ -236,7 +237,8 @@ def _deal_out(
             work.count([chunk])
             work.show(_crew(client))
     finally:
-        client.cancel(list(at_hand))
+        with contextlib.suppress(OSError):  # of a scheduler that is gone
+            client.cancel(list(at_hand))
 
 
 def _problem_with(store: Store, chunk: ChunkPlan, answer: Mapping[str, Any]) -> str:
@@ -270,7 +272,7 @@ def _answer(future: "Future") -> dict[str, Any]:
             " is given up: was there too little memory?"
         ) from error
     except CancelledError as error:
-        raise ConnectionError("The scheduler is gone; the finished chunks stand.") from error
+        raise ConnectionError(_GONE) from error
     if refused := answer.get(REFUSED):
         raise ValueError(refused)
     if failed := answer.get(FAILED):
@@ -279,5 +281,9 @@ def _answer(future: "Future") -> dict[str, Any]:
 
 
 def _crew(client: Any) -> str:
-    count = len(client.nthreads())
+    """How many workers there are, in words."""
+    try:
+        count = len(client.nthreads())
+    except OSError as error:
+        raise ConnectionError(_GONE) from error
     return f"{count} worker{'' if count == 1 else 's'}"

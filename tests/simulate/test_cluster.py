@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import numpy as np
@@ -204,6 +205,30 @@ def test_a_file_that_is_not_as_promised_is_asked_for_again_and_then_given_up(
     two_workers.do("cluster_worker.sha256_of = lambda path: 'a lie'")
     with pytest.raises(OSError, match="is not what the worker wrote. Do driver and workers share"):
         run_on_cluster(SMALL, folder, scheduler=two_workers.address)
+
+
+def test_what_dask_gives_up_is_one_line():
+    exceptions = pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
+
+    class Lost:
+        def __init__(self, error):
+            self.error = error
+
+        def result(self):
+            raise self.error
+
+        def nthreads(self):
+            raise self.error
+
+    killed = exceptions.KilledWorker("make_chunk-1", None, 3)
+    with pytest.raises(OSError, match="^One task was lost with 4 workers, one after another.*mem"):
+        cluster._answer(Lost(killed))
+    for lost in (
+        lambda: cluster._answer(Lost(CancelledError())),
+        lambda: cluster._crew(Lost(TimeoutError())),
+    ):
+        with pytest.raises(ConnectionError, match="^The scheduler is gone; the finished chunks"):
+            lost()
 
 
 class Introducing:
