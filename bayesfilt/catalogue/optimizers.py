@@ -340,8 +340,8 @@ CORRELATED = (
         reading="The recursive filter of a whole layer, in the axes of its gradients' row and"
         " column moments; other leaves as adabayes.",
         status="approximate",
-        reason="the precision is taken to be a Kronecker product and its axes to stand still"
-        " between refreshes; where both hold it is the full filter.",
+        reason="a gradient's square along each pair of axes is a precision, no product of factors,"
+        " and correlations that a turn of the axes makes are dropped; <g> for g has no derivation.",
         sources=("aitchison2018unified", "martens2015optimizing"),
         tags=("KRON-5", "OPT-6"),
         numbers=(
