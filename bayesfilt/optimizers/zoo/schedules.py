@@ -22,6 +22,8 @@ from bayesfilt.checks import (
     require_positive,
 )
 
+_LAST_STEP = 2**31 - 1
+
 
 class Factors(NamedTuple):
     """What a schedule multiplies; None: it leaves that alone."""
@@ -167,6 +169,11 @@ def restart_periods(owner: str, num_steps: int, T_0: float | None, T_mult: float
     while starts[-1] <= num_steps:
         starts.append(starts[-1] + length)
         length *= T_mult
+    if starts[-1] > _LAST_STEP:  # the step counter is an int32, too
+        raise ValueError(
+            f"{owner} needs periods that end within 2^31 - 1 steps, got T_0={first:g},"
+            f" T_mult={T_mult:g}."
+        )
     ends = tuple(round(start) for start in starts)
     return Periods(start=ends[:-1], length=tuple(b - a for a, b in itertools.pairwise(ends)))
 
