@@ -20,3 +20,9 @@ def test_periods_longer_than_any_run_are_refused(name, numbers):
 def test_an_axis_that_is_not_whole_is_refused(axis):
     with pytest.raises(ValueError, match="whole output_axis"):
         named_optimizer(f"normalized:output_axis={axis}", setting())
+
+
+@pytest.mark.parametrize("number", ["patience", "window", "cooldown"])
+def test_a_plateau_longer_than_any_run_is_refused(number):
+    with pytest.raises(ValueError, match=f"needs {number} <"):
+        setting(f"reduce_on_plateau:{number}=1e30")

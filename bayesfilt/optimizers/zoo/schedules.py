@@ -135,6 +135,9 @@ def reduce_on_plateau(
     for name, value, least in (("patience", patience, 1), ("window", window, 1)):
         require_at_least("reduce_on_plateau", name, value, least)
     require_at_least("reduce_on_plateau", "cooldown", cooldown, 0)
+    for name, value in (("patience", patience), ("window", window), ("cooldown", cooldown)):
+        if value > _LAST_STEP:  # optax counts in int32
+            raise ValueError(f"reduce_on_plateau needs {name} < 2^31, got {name}={value:g}.")
     rule = optax.contrib.reduce_on_plateau(
         factor=factor,
         patience=int(patience),
