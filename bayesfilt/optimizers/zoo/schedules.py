@@ -22,6 +22,8 @@ from bayesfilt.checks import (
     require_positive,
 )
 
+_LAST_STEP = 2**31 - 1
+
 
 class Factors(NamedTuple):
     """What a schedule multiplies; None: it leaves that alone."""
@@ -133,6 +135,9 @@ def reduce_on_plateau(
     for name, value, least in (("patience", patience, 1), ("window", window, 1)):
         require_at_least("reduce_on_plateau", name, value, least)
     require_at_least("reduce_on_plateau", "cooldown", cooldown, 0)
+    for name, value in (("patience", patience), ("window", window), ("cooldown", cooldown)):
+        if value > _LAST_STEP:  # optax counts in int32
+            raise ValueError(f"reduce_on_plateau needs {name} < 2^31, got {name}={value:g}.")
     rule = optax.contrib.reduce_on_plateau(
         factor=factor,
         patience=int(patience),
@@ -167,6 +172,11 @@ def restart_periods(owner: str, num_steps: int, T_0: float | None, T_mult: float
     while starts[-1] <= num_steps:
         starts.append(starts[-1] + length)
         length *= T_mult
+    if starts[-1] > _LAST_STEP:  # the step counter is an int32, too
+        raise ValueError(
+            f"{owner} needs periods that end within 2^31 - 1 steps, got T_0={first:g},"
+            f" T_mult={T_mult:g}."
+        )
     ends = tuple(round(start) for start in starts)
     return Periods(start=ends[:-1], length=tuple(b - a for a, b in itertools.pairwise(ends)))
 
