@@ -171,7 +171,8 @@ def full_surprise(
 
     Raises:
         ValueError: the gradient or the place is no tree like the mean, or the precision no
-            matrix of all weights.
+            matrix of all weights; a concrete one that is not symmetric or is indefinite. One
+            that holds NaN or infinity is a failure, and shows.
     """
     require_like(belief.mean, gradient=gradient)
     wanted = belief.covariance.shape
@@ -180,6 +181,7 @@ def full_surprise(
             f"A belief about {wanted[-1]} weights needs a precision of shape {wanted}, "
             f"got {jnp.shape(precision)}."
         )
+    require_semidefinite("full_filter", "precision", precision, finite=False)
     observed = jnp.where(jnp.all(precision == 0, axis=1), 0, raveled(gradient))
     if taken_at is None:
         return observed

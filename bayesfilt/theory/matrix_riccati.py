@@ -98,10 +98,14 @@ def conditioned_on_gradient(covariance: Matrix, gradient: Vector) -> Matrix:
     # Of one weight no more can be explained than of the whole (Cauchy-Schwarz). Held to that
     # where it is a matter of rounding, no variance turns negative.
     spread = jnp.maximum(direction @ seen, jnp.max(explained, initial=0))
+    unexplained = spread - explained
+    # A remainder of rounding is none, or it would be all that a loud gradient leaves of the weight.
+    rounding = 8 * jnp.finfo(spread.dtype).eps * spread
+    unexplained = jnp.where(unexplained <= rounding, 0, unexplained)
     total = noise + spread
     learned = seen / jnp.sqrt(total)
     remaining = covariance - learned * learned[:, None]
-    kept = variance * ((noise + (spread - explained)) / total)
+    kept = variance * ((noise + unexplained) / total)
     return jnp.fill_diagonal(remaining, kept, inplace=False)
 
 
