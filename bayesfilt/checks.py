@@ -73,7 +73,13 @@ def require_at_least(owner: str, name: str, value: Any, least: int) -> None:
 
 
 def require_semidefinite(
-    owner: str, name: str, value: Any, *, dim: int | None = None, definite: bool = False
+    owner: str,
+    name: str,
+    value: Any,
+    *,
+    dim: int | None = None,
+    definite: bool = False,
+    finite: bool = True,
 ) -> None:
     """Refuse what is no square matrix and, if concrete, not symmetric positive (semi)definite.
 
@@ -86,6 +92,7 @@ def require_semidefinite(
         value: [..., dim, dim], of any number type.
         dim: how many rows are wanted; None for any number.
         definite: whether a singular matrix is refused too.
+        finite: whether NaN and infinity are refused; else they pass, as a failure that will show.
     """
     shape = np.shape(value)
     wanted = "a square matrix" if dim is None else f"a {dim} x {dim} matrix"
@@ -99,6 +106,8 @@ def require_semidefinite(
     epsilon = 2.0**-23 if matrix.dtype.itemsize <= 4 else 2.0**-52
     matrix, rounding = matrix.astype(float), 16 * max(shape[-1], 1) * epsilon
     if not np.isfinite(matrix).all():
+        if not finite:
+            return
         raise ValueError(f"{owner} needs a finite {name}, got NaN or inf in it.")
     if matrix.size == 0:
         return

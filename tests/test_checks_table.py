@@ -73,3 +73,36 @@ def test_a_statement_without_its_test_is_found():
     other = {"tests/a.py": named.replace("A1", "A11"), "tests/b/c.py": named}
     assert missing(check, letters_on_tests(other)) == ["tests/a.py"]
     assert missing(Check(letter="A1", places=()), {"A1": {"tests/a.py"}}) == ["no place at all"]
+
+
+NAMED = re.compile(r"`(test_\w+)(\.\.\.)?`")
+DEFINED = re.compile(r"^def (test_\w+)\(", re.MULTILINE)
+NOTES = sorted((ROOT / "paper_notes").rglob("*.md"))
+
+
+def names_without_a_test(text: str, defined: set[str]) -> list[str]:
+    """Tests that a note names and nobody wrote; `test_check_A1_...` stands for any with that start.
+
+    A file name, `test_riccati.py`, is no test's name: it has a dot.
+    """
+    return [
+        name + dots
+        for name, dots in NAMED.findall(text)
+        if not any(found == name or (dots and found.startswith(name)) for found in defined)
+    ]
+
+
+@pytest.mark.parametrize("note", NOTES, ids=lambda note: note.stem)
+def test_a_test_that_a_note_names_exists(note):
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    defined = {name for source in sources for name in DEFINED.findall(source)}
+    assert names_without_a_test(note.read_text(encoding="utf-8"), defined) == []
+
+
+def test_a_name_without_its_test_is_found():
+    text = "`test_one`, `test_check_A1_...`, `test_two` and `test_riccati.py`"
+    assert names_without_a_test(text, {"test_one", "test_check_A1_it_holds"}) == ["test_two"]
+    assert names_without_a_test(text, {"test_one_more", "test_two"}) == [
+        "test_one",
+        "test_check_A1_...",
+    ]

@@ -7,7 +7,7 @@ from bayesfilt.catalogue.facts import DECAYS, STATUSES, Facts, OwnNumber
 from bayesfilt.catalogue.notes import equation_says, reference
 from bayesfilt.catalogue.optimizers import OPTIMIZER_FACTS
 from bayesfilt.catalogue.schedules import SCHEDULE_FACTS
-from bayesfilt.catalogue.words import NamedNumbers, name_and_numbers
+from bayesfilt.catalogue.words import NamedNumbers, canonical, name_and_numbers
 
 __all__ = [
     "DECAYS",
@@ -17,6 +17,7 @@ __all__ = [
     "Facts",
     "NamedNumbers",
     "OwnNumber",
+    "canonical",
     "equation_says",
     "name_and_numbers",
     "reference",

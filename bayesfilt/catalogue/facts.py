@@ -19,7 +19,6 @@ DECAYS = {
     "filter": "the fraction s^2 learning_rate weight_decay: the drift's own, sigma^2 fixed",
     "exact": "the fraction 1 - exp(-d), with d the filter's s^2 learning_rate weight_decay",
     "l2": "no fixed fraction: weight_decay * weight is added to its gradient",
-    "unit_norm": "its size: every tensor of weights is kept at norm 1",
 }
 
 

@@ -177,7 +177,8 @@ ADAPTIVE = (
         reading="AdamW whose epsilon is the prior, eta/sigma^2 of the summed gradient: quiet"
         " gradients get SGD's step, loud ones Adam's.",
         status="approximate",
-        reason="a sum where the fixed point has a hyperbola; the gains are never a fifth apart.",
+        reason="a sum where the fixed point has a hyperbola; the gains are never more than a fifth"
+        " apart.",
         sources=("choi2019empirical", "aitchison2020bayesian"),
         tags=("FP-1", "FP-2", "DICT-1"),
         decay="lr_scaled",
@@ -203,7 +204,7 @@ ADAPTIVE = (
         sources=("aitchison2020bayesian",),
         tags=("AW-3", "EQ-6"),
         numbers=(
-            OwnNumber(name="power", default=0.5, meaning="of the mean square, 0 to 1"),
+            OwnNumber(name="power", default=0.5, meaning="of the mean square; 0: none, 1/2: Adam"),
             OwnNumber(
                 name="learning_rate",
                 default=None,
@@ -340,8 +341,8 @@ CORRELATED = (
         reading="The recursive filter of a whole layer, in the axes of its gradients' row and"
         " column moments; other leaves as adabayes.",
         status="approximate",
-        reason="the precision is taken to be a Kronecker product and its axes to stand still"
-        " between refreshes; where both hold it is the full filter.",
+        reason="a gradient's square along each pair of axes is a precision, no product of factors,"
+        " and correlations that a turn of the axes makes are dropped; <g> for g has no derivation.",
         sources=("aitchison2018unified", "martens2015optimizing"),
         tags=("KRON-5", "OPT-6"),
         numbers=(

@@ -46,6 +46,19 @@ def name_and_numbers(
     return NamedNumbers(facts=rows[name], numbers={**own, **numbers})
 
 
+def canonical(kind: str, word: str, known: Iterable[Facts]) -> str:
+    """The one spelling of a name and the numbers given with it: `power_adam:power=0.75`.
+
+    Raises:
+        ValueError: As `name_and_numbers`.
+    """
+    facts, _ = name_and_numbers(kind, word, known)
+    _, colon, listed = word.partition(":")
+    given = _numbers(word, listed) if colon else {}
+    told = [f"{name}={given[name]!r}" for name in facts.defaults if name in given]
+    return f"{facts.name}:{','.join(told)}" if told else facts.name
+
+
 def _numbers(word: str, listed: str) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     for item in listed.split(","):

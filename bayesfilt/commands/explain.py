@@ -9,6 +9,7 @@ from bayesfilt.catalogue import (
     STATUSES,
     Facts,
     equation_says,
+    name_and_numbers,
     reference,
 )
 from bayesfilt.commands.console import number, say, show_list
@@ -37,13 +38,10 @@ def explain(names: Sequence[str]) -> None:
     Raises:
         ValueError: A name that the zoo does not have; the nearest is offered.
     """
-    from bayesfilt.checks import require_one_of
-
-    known = {facts.name: facts for facts in (*OPTIMIZER_FACTS, *SCHEDULE_FACTS)}
-    for name in names:
-        require_one_of("map", "names", name, known)
-    for name in names:
-        show_list(name, _rows(known[name]))
+    everything = (*OPTIMIZER_FACTS, *SCHEDULE_FACTS)
+    found = [name_and_numbers("names", name, everything).facts for name in names]
+    for facts in found:
+        show_list(facts.name, _rows(facts))
 
 
 def _rows(facts: Facts) -> list[tuple[str, str]]:

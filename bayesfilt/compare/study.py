@@ -16,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from bayesfilt.catalogue import OPTIMIZER_FACTS, canonical
 from bayesfilt.checks import require_at_least
 from bayesfilt.compare.agreement import Agreement, update_agreement
 from bayesfilt.compare.attribution import gap_shares
@@ -159,7 +160,8 @@ def contest_of(leader: str, followers: Followers, setting: Setting) -> Contest:
     if isinstance(followers, Mapping):
         built = {name: _as_named(each) for name, each in followers.items()}
     else:
-        twice = {name for name in followers if list(followers).count(name) > 1}
+        one = [canonical("optimizers", name, OPTIMIZER_FACTS) for name in followers]
+        twice = {name for name in one if one.count(name) > 1}
         if twice:
             raise ValueError(f"run_study needs each follower once, got {min(twice)!r} twice.")
         built = {name: named_optimizer(name, setting) for name in followers}

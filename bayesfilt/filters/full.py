@@ -31,7 +31,7 @@ from bayesfilt.filters.diagonal import (
     require_like,
     require_transition,
 )
-from bayesfilt.theory.matrix_riccati import conditioned_covariance
+from bayesfilt.theory.matrix_riccati import conditioned_with_step
 from bayesfilt.theory.ornstein_uhlenbeck import OrnsteinUhlenbeck, exact_shrink, process_variance
 from bayesfilt.theory.riccati import relaxed_variance
 from bayesfilt.theory.semidefinite import on_its_range, symmetrised
@@ -127,8 +127,8 @@ class FullFilter(NamedTuple):
     ) -> FullBelief:
         """Absorb one gradient, worth the matrix `precision` and taken at `taken_at`."""
         surprise = full_surprise(belief, gradient, precision, taken_at)
-        covariance = conditioned_covariance(belief.covariance, precision)
-        step = unraveled(covariance @ surprise, belief.mean)
+        covariance, moved = conditioned_with_step(belief.covariance, precision, surprise)
+        step = unraveled(moved, belief.mean)
         return FullBelief(mean=jax.tree.map(jnp.subtract, belief.mean, step), covariance=covariance)
 
     def innovation(
@@ -171,7 +171,8 @@ def full_surprise(
 
     Raises:
         ValueError: the gradient or the place is no tree like the mean, or the precision no
-            matrix of all weights.
+            matrix of all weights; a concrete one that is not symmetric or is indefinite. One
+            that holds NaN or infinity is a failure, and shows.
     """
     require_like(belief.mean, gradient=gradient)
     wanted = belief.covariance.shape
@@ -180,6 +181,7 @@ def full_surprise(
             f"A belief about {wanted[-1]} weights needs a precision of shape {wanted}, "
             f"got {jnp.shape(precision)}."
         )
+    require_semidefinite("full_filter", "precision", precision, finite=False)
     observed = jnp.where(jnp.all(precision == 0, axis=1), 0, raveled(gradient))
     if taken_at is None:
         return observed

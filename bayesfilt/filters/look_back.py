@@ -68,7 +68,8 @@ def look_back(filter: Filter, conditioned: AnyBelief) -> LookBack:
 @functools.singledispatch
 def draw_latent(belief: AnyBelief, key: PRNGKeyArray) -> PosteriorPath:
     """One optimum for every weight, drawn from a belief."""
-    raise ValueError(f"Drawing is known for this house's beliefs; got a {type(belief).__name__}.")
+    known = ", ".join(sorted(kind.__name__ for kind in draw_latent.registry if kind is not object))
+    raise ValueError(f"Drawing is known for {known}; got a {type(belief).__name__}.")
 
 
 # One number per weight.

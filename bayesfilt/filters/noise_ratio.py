@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from bayesfilt.checks import require_positive
@@ -174,7 +175,11 @@ def matched_stream(stream: GradientStream, noise_variance: PyTree) -> GradientSt
             the optimum and counts as missing, whatever R is.
         noise_variance: R > 0, a tree like the gradients, with their leading axis of steps;
             1/weight².
+
+    Raises:
+        ValueError: a concrete noise that is not above 0 where something was observed.
     """
+    _require_noise(stream, noise_variance)
 
     def match(step: GradientStream, noise: PyTree) -> GradientStream:
         def hide(leaf: Array, curvature: Array, instead: float) -> Array:
@@ -196,3 +201,21 @@ def matched_stream(stream: GradientStream, noise_variance: PyTree) -> GradientSt
         )
 
     return jax.vmap(match)(stream, noise_variance)
+
+
+def _require_noise(stream: GradientStream, noise_variance: PyTree) -> None:
+    """Refuse a concrete noise that is not above 0 on a step that tells something."""
+    for noise, curvature in zip(
+        jax.tree.leaves(noise_variance), jax.tree.leaves(stream.precision), strict=True
+    ):
+        if any(isinstance(leaf, Tracer) for leaf in (noise, curvature, stream.valid)):
+            continue
+        with jax.ensure_compile_time_eval():
+            valid = jnp.reshape(stream.valid, (-1,) + (1,) * (jnp.ndim(curvature) - 1))
+            seen = valid & (jnp.asarray(curvature) != 0)
+            least = float(jnp.min(jnp.where(seen, noise, 1), initial=1))
+        if not least > 0:
+            raise ValueError(
+                "matched_stream needs noise_variance > 0 wherever there is a gradient,"
+                f" got {least:g}."
+            )

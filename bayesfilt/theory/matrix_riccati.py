@@ -44,14 +44,34 @@ def conditioned_covariance(covariance: Matrix, precision: Matrix) -> Matrix:
         precision: H; 1/weight². Zero changes nothing. Derivatives by H are those within its
             range, as in `on_its_range`.
     """
+    return conditioned_with_step(covariance, precision, jnp.zeros_like(precision[0]))[0]
+
+
+def conditioned_with_step(
+    covariance: Matrix, precision: Matrix, surprise: Vector
+) -> tuple[Matrix, Vector]:
+    """`conditioned_covariance`, and its product with a gradient from the range of H [MAT-1].
+
+    The step is W z with g = R z, and not the covariance times g: that is rounded to eps of the
+    covariance *before* the gradient, and loud gains multiply the error from step to step until the
+    mean is lost (in float32 from a gain of 1e8 on, for singular H).
+
+    Args:
+        covariance: P of the predicted belief; weight².
+        precision: H; 1/weight².
+        surprise: g, in the range of H; what is outside of it is left out. 1/weight.
+    """
     units = _units(covariance)
-    prior, root = covariance / units, on_its_range(precision * units).root
+    part = on_its_range(precision * units)
+    prior, root = covariance / units, part.root
+    unit = jnp.sqrt(jnp.diagonal(units))
     identity = jnp.eye(covariance.shape[0], dtype=covariance.dtype)
     seen = prior @ root
     multiplier = jnp.linalg.solve(identity + root.T @ seen, seen.T).T
     rest = identity - multiplier @ root.T
     remaining = rest @ prior @ rest.T + multiplier @ multiplier.T
-    return symmetrised(remaining) * units
+    step = unit * (multiplier @ (part.whitener @ (unit * surprise)))
+    return symmetrised(remaining) * units, step
 
 
 def conditioned_on_gradient(covariance: Matrix, gradient: Vector) -> Matrix:
@@ -78,10 +98,14 @@ def conditioned_on_gradient(covariance: Matrix, gradient: Vector) -> Matrix:
     # Of one weight no more can be explained than of the whole (Cauchy-Schwarz). Held to that
     # where it is a matter of rounding, no variance turns negative.
     spread = jnp.maximum(direction @ seen, jnp.max(explained, initial=0))
+    unexplained = spread - explained
+    # A remainder of rounding is none, or it would be all that a loud gradient leaves of the weight.
+    rounding = 8 * jnp.finfo(spread.dtype).eps * spread
+    unexplained = jnp.where(unexplained <= rounding, 0, unexplained)
     total = noise + spread
     learned = seen / jnp.sqrt(total)
     remaining = covariance - learned * learned[:, None]
-    kept = variance * ((noise + (spread - explained)) / total)
+    kept = variance * ((noise + unexplained) / total)
     return jnp.fill_diagonal(remaining, kept, inplace=False)
 
 

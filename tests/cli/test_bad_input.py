@@ -39,6 +39,7 @@ def matches(line: str, message: str) -> bool:
         (("--followers", "adabayes", "lion"), "adabayes_fixed_point.*got 'lion'"),
         (("--followers",), "number of followers >= 1"),
         (("--followers", "adam", "adam"), "'adam' twice"),
+        (("--followers", "power_adam:power=0.75", "power_adam:power=.75"), "power=0.75' twice"),
         (("--num-steps", 0), "num_steps >= 1, got num_steps=0"),
         (("--batch-size", 0), "batch_size >= 1, got batch_size=0"),
         (("--learning-rate", -1e-3), "learning_rate > 0, got learning_rate=-0.001"),

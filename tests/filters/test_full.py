@@ -203,6 +203,8 @@ def test_it_is_a_filter_whose_belief_says_its_variance(full_world):
     belief = made.belief
     assert isinstance(belief, FullBelief)
     assert_allclose(belief.variance, np.diag(made.covariance), rtol=1e-14)
-    tree = made.kalman.init({"a": jnp.zeros(2), "b": jnp.zeros(1)}, {"a": np.ones(2), "b": [3.0]})
+    tree = made.kalman.init(
+        {"a": jnp.zeros(2), "b": jnp.zeros(1)}, {"a": np.ones(2), "b": np.array([3.0])}
+    )
     assert_array_equal(tree.covariance, np.diag([1.0, 1.0, 3.0]))
     assert_array_equal(tree.variance["b"], [3.0])

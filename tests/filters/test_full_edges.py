@@ -219,9 +219,9 @@ def test_everything_runs_where_float64_is_off(full_world, float32_only):
 
 @settings(max_examples=15)
 @given(
-    drift=st.floats(-5, 1).map(lambda e: 10.0**e),
-    stationary=st.one_of(st.floats(-4, 4).map(lambda e: 10.0**e), st.just(np.inf)),
-    loud=st.floats(-4, 4).map(lambda e: 10.0**e),
+    drift=st.floats(-6, 6).map(lambda e: 10.0**e),
+    stationary=st.one_of(st.floats(-6, 6).map(lambda e: 10.0**e), st.just(np.inf)),
+    loud=st.floats(-6, 6).map(lambda e: 10.0**e),
     rank=st.integers(0, 3),
     dtype=st.sampled_from([np.float32, np.float64]),
 )
@@ -246,6 +246,25 @@ def test_covariances_stay_ones_over_many_decades(drift, stationary, loud, rank, 
         assert np.linalg.eigvalsh(scaled).min() > -rounding
     for leaf in jax.tree.leaves((filtered.last, smoothed, path)):
         assert np.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("eta", [1e2, 1e4, 1e5])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_means_are_good_however_loud_a_singular_gradient_is(rank, eta, dtype):
+    """A random walk, η √h up to 1e5: the observed directions are at R z, to the last gradient."""
+    rng = np.random.default_rng(12)
+    roots = np.round(8 * rng.normal(size=(6, 3, rank))) / 8  # without rounding in either type
+    noise = np.round(8 * rng.normal(size=(6, rank))) / 8
+    precision = (roots @ roots.transpose(0, 2, 1)).astype(dtype)
+    gradient = np.einsum("tir,tr->ti", roots, noise).astype(dtype)
+    stream = GradientStream(gradient, precision, 0 * gradient, np.ones(6, bool))
+    kalman = full_filter(OrnsteinUhlenbeck(eta, np.inf), jnp.eye(3))
+    filtered = filter_stream(kalman, kalman.init(np.zeros(3, dtype), dtype(2.0)), stream)
+    seen = np.einsum("tir,ti->tr", roots, np.asarray(filtered.conditioned.mean, float))
+    # Rᵀ(0 - w*) is observed as z with unit noise; the gain leaves 1/(1 + gain) of what was known
+    scale = np.abs(filtered.conditioned.mean).max() * np.finfo(dtype).eps
+    assert_allclose(seen[1:], -noise[1:], atol=1e-2 + 200 * scale)
 
 
 def refused(message, call):

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import expm
 
@@ -389,3 +391,39 @@ def test_wrong_arguments_are_refused_in_one_line(call, words):
     with pytest.raises(ValueError, match=words) as caught:
         call(kronecker_filter(DRIFT))
     assert "\n" not in str(caught.value)
+
+
+six_decades_each_way = st.floats(-6, 6).map(lambda exponent: 10.0**exponent)
+
+
+@pytest.mark.equation("KRON-2")
+@settings(max_examples=40, deadline=None)
+@given(
+    eta=six_decades_each_way,
+    sigma2=st.one_of(six_decades_each_way, st.just(np.inf)),
+    loud=st.lists(st.one_of(six_decades_each_way, st.just(0.0)), min_size=6, max_size=6),
+)
+def test_over_twelve_decades_the_pairs_are_the_diagonal_filter_of_the_turned_gradient(
+    eta, sigma2, loud
+):
+    """In other axes the same numbers: six pairs, each as loud as it likes, in both types."""
+    transition, rng = OrnsteinUhlenbeck(eta, sigma2), np.random.default_rng(13)
+    rows, columns = orthogonal(rng, ROWS), orthogonal(rng, COLUMNS)
+    pairs, precision = rng.normal(size=(ROWS, COLUMNS)), np.reshape(loud, (ROWS, COLUMNS))
+    pairs = pairs * np.sqrt(precision)
+    for dtype in (np.float32, np.float64):
+        g, h = (jnp.asarray(leaf, dtype) for leaf in (rows @ pairs @ columns.T, precision))
+        bases = JointBasis(rows=jnp.asarray(rows, dtype), columns=jnp.asarray(columns, dtype))
+        ours, twin = kronecker_filter(transition), diagonal_filter(transition)
+        belief = ours.init(jnp.zeros_like(g), 0.7, bases)
+        alone = twin.init(jnp.zeros_like(g), 0.7)
+        for _ in range(3):
+            belief = ours.predict(ours.condition(belief, g, h))
+            alone = twin.predict(twin.condition(alone, jnp.asarray(pairs, dtype), h))
+        assert_array_equal(belief.pair_variance, alone.variance)
+        assert np.isfinite(belief.mean).all()
+        eps = float(jnp.finfo(dtype).eps)
+        # a turned gradient is rounded to its loudest pair, which then moves every pair
+        spill = eps * np.abs(pairs).max() * np.asarray(alone.variance).max()
+        atol = 64 * eps * np.abs(alone.mean).max() + 64 * 3 * spill
+        assert_allclose(rows.T @ np.asarray(belief.mean) @ columns, alone.mean, rtol=0, atol=atol)

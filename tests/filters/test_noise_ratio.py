@@ -308,3 +308,14 @@ def test_a_ratio_out_of_range_is_refused(ratio, message):
     with pytest.raises(ValueError, match=message) as caught:
         inspect.unwrap(noise_ratio_filter)(DRIFT, noise_ratio=ratio).init({"w": jnp.zeros(2)})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("noise", [0.0, -1.0, np.nan])
+def test_a_noise_that_is_no_variance_is_refused_where_there_is_a_gradient(noise):
+    valid = jnp.array([True, False])
+    stream = GradientStream(
+        gradient=jnp.ones((2, 1)), precision=jnp.ones((2, 1)), taken_at=None, valid=valid
+    )
+    matched_stream(stream, jnp.array([[1.0], [noise]]))  # nothing was observed there
+    with pytest.raises(ValueError, match="needs noise_variance > 0 wherever"):
+        matched_stream(stream, jnp.array([[noise], [1.0]]))

@@ -154,6 +154,43 @@ def test_other_drifts_of_one_number_per_weight_are_smoothed_too(world):
         assert_allclose(leaf, np.broadcast_to(leaf[-1], (12, 3)), **TIGHT)
 
 
+@pytest.mark.equation("SM-1", "SM-4")
+@pytest.mark.parametrize(("towards", "ratio"), [(-3.0, 1.0), (0.0, 0.4)])
+def test_a_drift_towards_a_mean_and_another_noise_are_smoothed_as_the_dense_gaussian(
+    world, towards, ratio
+):
+    """Where the filters are not the diagonal one: μ shifts the world, r scales gradients and h."""
+    made = world(9, steps=12, missing=0.2)
+    gradient, precision, taken_at, valid = made.stream
+    eta, sigma2 = made.transition
+    kept = np.exp(-(eta**2) / (2 * sigma2))
+    if ratio == 1:
+        kalman = ornstein_uhlenbeck_filter(made.transition, towards=towards)
+    else:
+        kalman = noise_ratio_filter(made.transition, noise_ratio=ratio)
+    belief = kalman.init(made.mean, made.variance)
+    smoothed = smoothed_in_numpy(kalman, belief, made.stream)
+    paths = np.asarray(many_paths(kalman, belief, made.stream, COUNT).optimum)
+    for weight in range(3):
+        model = DenseModel(
+            np.array([made.mean[weight] - towards]),
+            np.array([[made.variance[weight]]]),
+            np.array([[kept]]),
+            np.array([[sigma2 * (1 - kept**2)]]),
+            np.array([[1.0]]),
+            gradient[:, [weight]] / ratio,
+            precision[:, [weight], None] / ratio,
+            taken_at[:, [weight]] - towards,
+            valid,
+        )
+        mean, covariance, _ = posterior(model)
+        mean = mean + towards
+        assert_allclose(smoothed.belief.mean[:, weight], mean[:12], **TIGHT)
+        assert_allclose(smoothed.belief.variance[:, weight], np.diag(covariance)[:12], **TIGHT)
+        assert_allclose(smoothed.lag_covariance[:, weight], np.diag(covariance, 1), **TIGHT)
+        assert_draws(paths[:, :, weight], mean[:12], covariance[:12, :12])
+
+
 def many_paths(kalman, belief, stream, count):
     keys = jax.random.split(jax.random.key(7), count)
     return jax.vmap(lambda key: sample_posterior(key, kalman, belief, stream))(keys)

@@ -195,7 +195,7 @@ def test_streams_of_no_step_and_of_one(moving_world, steps):
 
 @settings(max_examples=40)
 @given(
-    drift=st.floats(-8, 2).map(lambda e: 10.0**e),
+    drift=st.floats(-8, 6).map(lambda e: 10.0**e),
     stationary=st.one_of(st.floats(-6, 6).map(lambda e: 10.0**e), st.just(np.inf)),
     shrink=st.one_of(st.floats(0, 1), st.floats(-8, 0).map(lambda e: 10.0**e)),
     kappa=st.one_of(st.floats(-8, 2).map(lambda e: 10.0**e), st.just(0.0)),

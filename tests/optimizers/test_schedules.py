@@ -161,6 +161,30 @@ def test_a_plateau_shrinks_the_whole_step_of_any_optimizer():
     np.testing.assert_allclose(ratios, [1.0] * 8 + [0.5] * 2, rtol=1e-12)
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 4, 7, 10, 1000])
+def test_a_drop_comes_at_the_first_step_not_before_its_fraction_of_the_run(num_steps):
+    made = Setting(0.1, 0.1, batch_size=1, num_steps=num_steps, schedule="step")
+    tenths = 10 * np.arange(num_steps)  # in whole numbers, so that no fraction is rounded
+    passed = np.sum(tenths[:, None] >= num_steps * np.array([3, 6, 8]), axis=1)
+    factors = [float(made.factor(step)) for step in range(num_steps)]
+    np.testing.assert_allclose(factors, 0.1**passed, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["badam", "normalized"])
+def test_an_optimizer_whose_state_is_right_for_the_whole_step_only_has_no_plateau(name):
+    with pytest.raises(ValueError, match=f"{name} cannot have the schedule 'reduce_on_plateau'"):
+        named_optimizer(name, setting("reduce_on_plateau"))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [(np.ones(3), r"one number for value, got shape \(3,\)"), ("x", "a real")]
+)
+def test_a_metric_that_is_no_number_is_refused(value, message):
+    optimizer = named_optimizer("adamw", setting("reduce_on_plateau")).optimizer
+    with pytest.raises(ValueError, match=message):
+        optimizer.update(ZERO, optimizer.init(PARAMS), PARAMS, value=value)
+
+
 def test_a_plateau_without_its_metric_is_refused_also_inside_jit():
     optimizer = named_optimizer("adamw", setting("reduce_on_plateau")).optimizer
     state = optimizer.init(PARAMS)
@@ -180,6 +204,8 @@ def test_a_plateau_without_its_metric_is_refused_also_inside_jit():
         ("normalised_decay:T_0=-1", "normalised_decay needs a whole T_0 >= 1"),
         ("warm_restarts:T_1=3", "warm_restarts knows numbers T_0, T_mult; got 'T_1'"),
         ("step:drop=0", "drop > 0, got drop=0"),
+        ("step:drop=5", "step needs drop <= 1.*got drop=5"),
+        ("exponential:end=10", "exponential needs end <= 1.*got end=10"),
         ("step:first=0.7", "first <= second <= third <= 1"),
         ("exponential:end=0", "end > 0, got end=0"),
         ("cosine:end=1", "0 <= end < 1, got end=1"),

@@ -152,7 +152,7 @@ def test_two_groups_start_at_their_optimum_with_sizes_and_gradients_set_apart():
 
 
 def test_an_unknown_name_says_what_there_is_and_offers_the_nearest():
-    with pytest.raises(ValueError, match=r"digits-mlp.*tracking.*Did you mean 'digits-mlp'\?"):
+    with pytest.raises(ValueError, match=r"digits-mlp.*tracking.*Did you mean 'digits-mlp'"):
         make_task("digit-mlp", batch_size=5)
 
 

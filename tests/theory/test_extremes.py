@@ -139,8 +139,14 @@ SOME = {
 APART = {
     *("REGIMES", "CONVENTIONS", "AdamWSettings", "OrnsteinUhlenbeck", "regime"),
     *("adamw_from_transition", "transition_from_adamw", "convention_shrink"),
+    "normalised_weight_decay",
     *("condition_dense", "log_density_dense", "transition_at_batch_size"),
     *("equivalent_penalty", "l2_misfit"),
+    *("JointBasis", "KroneckerFactors", "from_basis", "gradient_factors", "joint_basis"),
+    *("marginal_variance", "pair_precision", "reexpressed_variance", "to_basis", "whitened_step"),
+    *("OnItsRange", "conditioned_covariance", "conditioned_on_gradient", "inverse_root"),
+    *("matrix_steady_state", "natural_gradient_covariance", "on_its_range", "overconfidence"),
+    *("slow_drift_covariance", "symmetric_root", "whitening_covariance"),
     *("conditional_optimum", "expected_gradient", "coupled_drift_variance"),
 }
 # Tag of each formula, for the tests that go through them all.

@@ -70,6 +70,11 @@ OPTIMIZERS: dict[str, Recipe] = {
 }
 
 
+# The belief of the one has moved by the whole step, the vectors of the other are of unit length
+# after it.
+_STEP_IS_ITS_STATE = {"badam", "normalized"}
+
+
 def named_optimizer(name: str, setting: Setting, **numbers: Any) -> NamedOptimizer:
     """Build the optimizer of this name for a setting.
 
@@ -84,11 +89,16 @@ def named_optimizer(name: str, setting: Setting, **numbers: Any) -> NamedOptimiz
 
     Raises:
         ValueError: An unknown name or number (the nearest is offered), or one that the setting
-            cannot have.
+            cannot have; a schedule that scales finished steps, for those that cannot bear it.
     """
     facts, own = name_and_numbers("optimizers", name, OPTIMIZER_FACTS, numbers)
     made = OPTIMIZERS[facts.name].build(setting, **own)
     metric = setting.factors.metric
     if metric is None:
         return made
+    if facts.name in _STEP_IS_ITS_STATE:
+        raise ValueError(
+            f"{facts.name} cannot have the schedule {setting.schedule!r}, which scales the finished"
+            " step: its state is only right for the whole step."
+        )
     return NamedOptimizer(optimizer=optax.chain(made.optimizer, metric), parts=None)

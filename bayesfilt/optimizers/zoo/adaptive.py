@@ -1,10 +1,11 @@
 """The loud limit: optimizers that divide by the root of a mean square."""
 
+import math
 from typing import Any
 
 import optax
 
-from bayesfilt.checks import require_fraction, require_number, require_positive
+from bayesfilt.checks import concrete_number, require_fraction, require_positive
 from bayesfilt.custom_types import Scalar
 from bayesfilt.optimizers.direction_preserving import normalized as normalized_of
 from bayesfilt.optimizers.moments import ScalarOrSchedule
@@ -114,9 +115,11 @@ def amsgrad(setting: Setting) -> NamedOptimizer:
 
 def normalized(setting: Setting, *, output_axis: float) -> NamedOptimizer:
     """Adam on the directions of every unit's incoming weights."""
-    require_number("normalized", "output_axis", output_axis)
+    axis = concrete_number(output_axis)
+    if axis is None or not math.isfinite(axis) or axis % 1 != 0:
+        raise ValueError(f"normalized needs a whole output_axis, got output_axis={output_axis!r}.")
     rate, memory = setting.scheduled(setting.learning_rate), _memory(setting, setting.eps)
-    made = normalized_of(rate, output_axis=int(output_axis), **memory)
+    made = normalized_of(rate, output_axis=int(axis), **memory)
     return NamedOptimizer(optimizer=made, parts=None)
 
 

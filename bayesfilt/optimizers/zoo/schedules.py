@@ -22,6 +22,9 @@ from bayesfilt.checks import (
     require_positive,
 )
 
+_LAST_STEP = 2**31 - 1
+_ROUNDING = 1e-12
+
 
 class Factors(NamedTuple):
     """What a schedule multiplies; None: it leaves that alone."""
@@ -65,6 +68,7 @@ def constant(num_steps: int) -> Factors:
 def step(num_steps: int, *, drop: float, first: float, second: float, third: float) -> Factors:
     """Down by the factor `drop` at three fractions of the run."""
     require_positive("step", "drop", drop)
+    _require_at_most_one("step", "drop", drop)
     if not 0 <= first <= second <= third <= 1:
         raise ValueError(
             "step needs 0 <= first <= second <= third <= 1, fractions of the run, got"
@@ -72,7 +76,8 @@ def step(num_steps: int, *, drop: float, first: float, second: float, third: flo
         )
     scales: dict[int, float] = {}
     for fraction in (first, second, third):
-        at = round(fraction * num_steps)
+        # The first step at or after that fraction; 0.7 * 10 is a rounding above 7.
+        at = math.ceil(fraction * num_steps * (1 - _ROUNDING))
         scales[at] = scales.get(at, 1.0) * drop
     return Factors(learning_rate=optax.piecewise_constant_schedule(1.0, scales))
 
@@ -80,6 +85,7 @@ def step(num_steps: int, *, drop: float, first: float, second: float, third: flo
 def exponential(num_steps: int, *, end: float) -> Factors:
     """Down by one factor per step, to `end` at the end of the run."""
     require_positive("exponential", "end", end)
+    _require_at_most_one("exponential", "end", end)
     return Factors(learning_rate=optax.exponential_decay(1.0, num_steps, end))
 
 
@@ -112,8 +118,7 @@ def cyclical(num_steps: int, *, low: float, half_cycle: float | None) -> Factors
     """Up from `low` to 1 in `half_cycle` steps, down again in as many, and so on."""
     half = max(1, num_steps // 8) if half_cycle is None else half_cycle
     require_non_negative("cyclical", "low", low)
-    if low > 1:
-        raise ValueError(f"cyclical needs low <= 1, the top of each cycle, got low={low:g}.")
+    _require_at_most_one("cyclical", "low", low)
     require_at_least("cyclical", "half_cycle", half, 1)
 
     def factor(step):
@@ -133,6 +138,9 @@ def reduce_on_plateau(
     for name, value, least in (("patience", patience, 1), ("window", window, 1)):
         require_at_least("reduce_on_plateau", name, value, least)
     require_at_least("reduce_on_plateau", "cooldown", cooldown, 0)
+    for name, value in (("patience", patience), ("window", window), ("cooldown", cooldown)):
+        if value > _LAST_STEP:  # optax counts in int32
+            raise ValueError(f"reduce_on_plateau needs {name} < 2^31, got {name}={value:g}.")
     rule = optax.contrib.reduce_on_plateau(
         factor=factor,
         patience=int(patience),
@@ -145,9 +153,20 @@ def reduce_on_plateau(
             raise ValueError(
                 "reduce_on_plateau needs a metric: call update(updates, state, params, value=loss)."
             )
+        require_number("reduce_on_plateau", "value", value)
+        if jnp.shape(value):
+            raise ValueError(
+                f"reduce_on_plateau needs one number for value, got shape {jnp.shape(value)}."
+            )
         return rule.update(updates, state, params, value=value, **extra)
 
     return Factors(metric=optax.GradientTransformationExtraArgs(rule.init, update))
+
+
+def _require_at_most_one(owner: str, name: str, value: float) -> None:
+    """Refuse a factor above 1, the learning rate's base."""
+    if value > 1:
+        raise ValueError(f"{owner} needs {name} <= 1, the base of the rate, got {name}={value:g}.")
 
 
 def restart_periods(owner: str, num_steps: int, T_0: float | None, T_mult: float) -> Periods:
@@ -167,6 +186,11 @@ def restart_periods(owner: str, num_steps: int, T_0: float | None, T_mult: float
     while starts[-1] <= num_steps:
         starts.append(starts[-1] + length)
         length *= T_mult
+    if starts[-1] > _LAST_STEP:  # the step counter is an int32, too
+        raise ValueError(
+            f"{owner} needs periods that end within 2^31 - 1 steps, got T_0={first:g},"
+            f" T_mult={T_mult:g}."
+        )
     ends = tuple(round(start) for start in starts)
     return Periods(start=ends[:-1], length=tuple(b - a for a, b in itertools.pairwise(ends)))
 
