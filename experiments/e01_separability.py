@@ -35,6 +35,7 @@ from experiments.grids import (
     grid_from,
     grid_group,
     lowest_log_error,
+    quick_problem,
     seeds_from,
     train_grid,
 )
@@ -60,7 +61,7 @@ class Config:
 _CNN = Problem(task="digits-cnn", num_steps=1_500, num_seeds=3)
 PAPER = Config(problems=(Problem(), Problem(subset=None, label_noise=0.0), _CNN))
 QUICK = Config(
-    problems=(Problem(num_steps=60, num_seeds=2, record_points=2),),
+    problems=(quick_problem(),),
     schedules=("cosine",),
     adamw=Axes(rates="log:1e-3:0.1:3", decays="log:0.01:1:3"),
     adam_l2=Axes(rates="log:1e-3:0.1:3", decays="log:1e-4:1e-2:3"),

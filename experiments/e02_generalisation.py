@@ -34,6 +34,7 @@ from experiments.grids import (
     grid_from,
     grid_group,
     lowest_log_error,
+    quick_problem,
     seeds_from,
     train_grid,
 )
@@ -63,7 +64,7 @@ PAPER = Config(
     )
 )
 QUICK = Config(
-    problems=(Problem(num_steps=60, num_seeds=3, record_points=6),),
+    problems=(quick_problem(),),
     adamw=Axes(rates="0.003,0.01", decays="log:0.01:1:3"),
     adam_l2=Axes(rates="0.003,0.01", decays="log:1e-4:1e-2:3"),
 )

@@ -26,6 +26,7 @@ from experiments.grids import (
     grid_from,
     grid_group,
     lowest_log_error,
+    quick_problem,
     seeds_from,
     train_grid,
 )
@@ -48,8 +49,8 @@ class Config:
 
 PAPER = Config(problem=Problem(num_seeds=7))
 QUICK = Config(
-    problem=Problem(num_steps=60, num_seeds=3, record_points=15),
-    adamw=Axes(rates="0.003,0.01", decays="0.1,1"),
+    problem=quick_problem(),
+    adamw=Axes(rates="0.003,0.01", decays="0.01,0.1,1"),
     sgdw=None,
 )
 

@@ -23,6 +23,7 @@ from experiments.grids import (
     Problem,
     grid_from,
     grid_group,
+    quick_problem,
     seeds_from,
     train_grid,
 )
@@ -44,8 +45,8 @@ class Config:
 
 PAPER = Config(problems=(Problem(num_seeds=9), Problem(subset=None, label_noise=0.0, num_seeds=9)))
 QUICK = Config(
-    problems=(Problem(num_steps=60, num_seeds=3, record_points=2),),
-    budgets=(40, 80),
+    problems=(quick_problem(),),
+    budgets=(30, 60),
     adamw=Axes(rates="0.01", decays="log:0.1:10:3"),
 )
 
@@ -107,7 +108,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
 
 
 def budget_slope(result: Result, problem: str, budgets: list[int]) -> Interval:
-    """Slope of log best shrink on log steps, seeds resampled together; NaN below two known budgets."""
+    """Slope of log best shrink on log steps; NaN where too few budgets have theirs in the grid."""
     grids = [grid_from(result, f"{problem}/{budget}") for budget in budgets]
     # One array, seeds last: (budgets, decays, seeds).
     errors = np.stack([grid.test_error[0] for grid in grids])

@@ -6,6 +6,8 @@ coefficient of L2.
 """
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,7 +30,7 @@ from bayesfilt.simulate.sweep_plan import (
 )
 from experiments.contract import check_key
 
-_WIDTH = 64  # runs at once; wider is no faster on two cores
+_WIDTHS = (32, 64)  # runs at once, few or many; wider is no faster on two cores
 _QUIET = ("sgdw",)  # the zoo derives their learning rate from the prior variance
 
 
@@ -48,6 +50,11 @@ class Problem:
     def name(self) -> str:
         """As groups of the record begin."""
         return self.task if self.subset is None else f"{self.task}-{self.subset}"
+
+
+def quick_problem() -> Problem:
+    """What every QUICK trains, so that they share compiled programs."""
+    return Problem(num_steps=60, num_seeds=3, record_points=15)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,13 +221,15 @@ def _numbers(group: SweepGroup, rate: float, decay: float) -> Numbers:
     return Numbers(learning_rate=float(rate), weight_decay=float(decay), b1=0.9, b2=0.999, eps=1e-8)
 
 
+# Experiments that train the same thing on other cells share the compiled program.
+_program = functools.lru_cache(maxsize=16)(build_program)
+
+
 def _execute(group: SweepGroup, runs: list[PlannedRun]) -> list[ChunkOutcome]:
-    width = min(_WIDTH, max(8, 2 ** int(np.ceil(np.log2(len(runs))))))
+    width = _WIDTHS[len(runs) > _WIDTHS[0]]
     devices = 2 ** (min(width, jax.local_device_count()).bit_length() - 1)
-    program = build_program(group, devices)
+    program = _program(group, devices)
     return [
         execute_chunk(program, ChunkPlan(group=0, index=index, width=width, runs=tuple(part)))
-        for index, part in enumerate(
-            runs[start : start + width] for start in range(0, len(runs), width)
-        )
+        for index, part in enumerate(itertools.batched(runs, width))
     ]

@@ -38,12 +38,12 @@ class _Quantity(NamedTuple):
 
 
 _QUANTITIES = (
-    _Quantity("loss", "training loss (nats)"),
+    _Quantity("loss", "minibatch loss (nats)"),
     _Quantity("test_loss", "test loss (nats)"),
     _Quantity("test_error", "test error"),
 )
 _SHADING = 0.18  # opacity of an interval
-_ENVELOPE_WIDTH, _RESTART_WIDTH = 0.6, 0.7
+_ENVELOPE_WIDTH, _RESTART_WIDTH = 0.45, 0.7
 _RESTART = LineStyle(color=LIMIT_COLOR, marker="", dashes=(1, 1.5))
 _LAWS = (
     LineStyle(color="#8f8f8f", marker="", dashes=(4, 1.5)),
@@ -71,13 +71,13 @@ def anytime_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         for name, values in zip(names, envelope, strict=True):
             style = optimizer_style(name)
             axes.plot(
-                numbers(group, "step", "step"), values, color=style.color, linestyle=":",
+                numbers(group, "step", "step"), values, color=style.color,
                 linewidth=line_width(_ENVELOPE_WIDTH), label=f"{name}: envelope",
             )  # fmt: skip
         handles = [*optimizer_handles(names), _interval_handle()]
         handles.append(
             Line2D(
-                [], [], color=LIMIT_COLOR, linestyle=":", linewidth=line_width(_ENVELOPE_WIDTH),
+                [], [], color=LIMIT_COLOR, linewidth=line_width(_ENVELOPE_WIDTH),
                 label="best setting at that step",
             )
         )  # fmt: skip
@@ -93,7 +93,7 @@ def anytime_figure(group: Group, venue: str = "neurips") -> VenueFigure:
 
 
 def learning_curves_figure(group: Group, venue: str = "neurips") -> VenueFigure:
-    """Training loss, test loss and test error against steps, of each optimizer's best setting.
+    """Minibatch loss, test loss and test error against steps, of each optimizer's best setting.
 
     A quantity that is missing, or NaN throughout, has no panel.
 
@@ -135,7 +135,7 @@ def matched_loss_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     with venue_style(venue):
         grid = Grid(venue, 1, 1, panel_height=2.3)
         (axes,) = grid.panels
-        set_scale(axes, "x", [losses], scale="log")
+        set_scale(axes, "x", [losses])
         set_scale(axes, "y", [errors])
         axes.set(xlabel="training loss (nats)", ylabel="test error")
         for index, name in enumerate(names):
