@@ -140,12 +140,10 @@ def log_error_at_half(grid: Grid) -> float:
 
 
 def _at_matched_loss(problem: str, decoupled: Grid, penalised: Grid) -> Verdict:
-    pair = (decoupled, penalised)
-    losses, errors = ([_flat(getattr(grid, name)) for grid in pair] for name in _MATCHED)
+    losses = _flat(decoupled.training_loss), _flat(penalised.training_loss)
+    errors = _flat(decoupled.test_error), _flat(penalised.test_error)
     try:
-        matched = error_at_matched_loss(
-            check_key(), tuple(losses), tuple(errors), num_resamples=200
-        )
+        matched = error_at_matched_loss(check_key(), losses, errors, num_resamples=200)
         gap, bins = matched.overall, int(np.isfinite(matched.difference).sum())
     except ValueError:  # the losses of the two do not overlap
         gap, bins = Interval(float("nan"), float("nan"), float("nan")), 0
@@ -156,9 +154,6 @@ def _at_matched_loss(problem: str, decoupled: Grid, penalised: Grid) -> Verdict:
         tolerance=_INTERVAL,
         holds=below(gap, 0.0),
     )
-
-
-_MATCHED = ("training_loss", "test_error")
 
 
 def _first_half(problem: str, decoupled: Grid, penalised: Grid) -> Verdict:

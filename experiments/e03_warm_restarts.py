@@ -63,7 +63,9 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
     groups = {}
     for optimizer in ("adamw", "sgdw"):
         axes = getattr(config, optimizer)
-        for name, schedule in schedules.items() if axes is not None else ():
+        if axes is None:
+            continue
+        for name, schedule in schedules.items():
             grid = train_grid(config.problem, optimizer, schedule, axes, seeds)
             groups[f"{optimizer}/{name}"] = grid_group(grid)
     attributes = {"config": dataclasses.asdict(config), "first_period": first}

@@ -1,7 +1,7 @@
 """What grids of runs come to, with names and units: the groups that heatmaps and curves draw."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -123,7 +123,7 @@ def heatmap_group(
 def course_group(
     key: PRNGKeyArray,
     steps: np.ndarray,
-    quantities: dict[str, Sequence[Course]],
+    quantities: Mapping[str, Sequence[Course]],
     *,
     chosen_by: str,
     level: float = 0.9,
@@ -214,7 +214,10 @@ def best_decay_with_interval(
     return np.array([best(np.asarray(errors, float)), low, high])
 
 
-def _separabilities(keys, panels: Sequence[HeatmapPanel], settings: dict) -> Group:
+def _separabilities(
+    keys: PRNGKeyArray, panels: Sequence[HeatmapPanel], settings: dict[str, Any]
+) -> Group:
+    """Both numbers of every panel in both parametrisations, with their intervals."""
     found = [
         [
             separability(
@@ -241,5 +244,5 @@ def _envelope(errors: Float[np.ndarray, "cells seeds records"]) -> np.ndarray:
     return np.min(median_over_seeds(np.moveaxis(errors, -1, 0)), axis=-1)
 
 
-def _stack(arrays) -> np.ndarray:
+def _stack(arrays: Iterable[Any]) -> np.ndarray:
     return np.stack([np.asarray(each) for each in arrays])

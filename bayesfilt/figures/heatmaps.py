@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
@@ -58,27 +59,30 @@ def heatmap_figure(
     with venue_style(venue):
         columns = columns_that_fit(venue, len(titles), 1.35)
         grid = Grid(venue, len(titles), columns, panel_height=1.75)
-        norm = _shared_norm(numbers(group, "median_error", "panel", "rate", "decay"))
+        lowest, highest = _shared_range(numbers(group, "median_error", "panel", "rate", "decay"))
+        norm = LogNorm(lowest, highest)
         for index, (axes, title) in enumerate(zip(grid.panels, titles, strict=True)):
-            cells = _draw_cells(axes, group, index, parametrisation, norm)
+            _draw_cells(axes, group, index, parametrisation, norm)
             _draw_marks(axes, group, index, parametrisation)
             grid.title(axes, plain(title))
             # Numbers are never broken into lines.
             below = _separability(group, index, parametrisation)
             axes.set_title(f"{axes.get_title()}\n{below}", linespacing=0.95, fontsize="small")
-        bar = grid.figure.colorbar(cells, ax=grid.panels, aspect=30, pad=0.02)
+        bar = grid.figure.colorbar(
+            ScalarMappable(norm=norm, cmap=_COLORS), ax=grid.panels, aspect=30, pad=0.02
+        )
         bar.set_label(f"median {group['median_error'].attributes.get('description', 'error')}")
-        _plain_colour_ticks(bar, norm)
+        _plain_colour_ticks(bar, lowest, highest)
         _share_axes(grid, group, parametrisation)
         grid.place_legend(_handles(group))
         return grid.figure
 
 
-def _shared_norm(medians: np.ndarray) -> LogNorm:
-    """One logarithmic colour scale, from the lowest to the highest median of all panels."""
+def _shared_range(medians: np.ndarray) -> tuple[float, float]:
+    """Ends of the one logarithmic colour scale: the lowest and highest median of all panels."""
     known = medians[np.isfinite(medians) & (medians > 0)]
     low, high = (known.min(), known.max()) if known.size else (0.1, 1.0)
-    return LogNorm(low, high if high > low else 1.1 * low)
+    return float(low), float(high if high > low else 1.1 * low)
 
 
 def _corners(
@@ -106,9 +110,7 @@ def _quads(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.stack(around, axis=2)
 
 
-def _draw_cells(
-    axes: Axes, group: Group, index: int, parametrisation: str, norm: LogNorm
-) -> PolyCollection:
+def _draw_cells(axes: Axes, group: Group, index: int, parametrisation: str, norm: LogNorm) -> None:
     """Colour every cell, hatch the diverged ones; set the axes to hold exactly the grid."""
     rates = numbers(group, "learning_rate", "panel", "rate")[index]
     decays = numbers(group, "weight_decay", "panel", "decay")[index]
@@ -118,7 +120,7 @@ def _draw_cells(
     healthy = np.isfinite(medians)
     cells = PolyCollection(list(quads[healthy]), cmap=_COLORS, norm=norm, edgecolors="face")
     # An error of 0 has no logarithm: it wears the colour of the lowest one there is.
-    cells.set_array(np.maximum(medians[healthy], norm.vmin))
+    cells.set_array(np.maximum(medians[healthy], norm.vmin or 0.0))
     cells.set_linewidth(line_width(0.2))
     axes.add_collection(cells, autolim=False)
     if not healthy.all():
@@ -127,7 +129,6 @@ def _draw_cells(
     axes.grid(False)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_formatter(NullFormatter())
-    return cells
 
 
 def _hatched() -> dict[str, Any]:
@@ -223,12 +224,12 @@ def _number(value: float, form: str) -> str:
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
 
 
-def _plain_colour_ticks(bar: Any, norm: LogNorm) -> None:
+def _plain_colour_ticks(bar: Any, lowest: float, highest: float) -> None:
     """A few round numbers, because a range of less than a decade has no power of ten."""
     round_ones = np.outer(10.0 ** np.arange(-6, 4), [1, 2, 3, 5]).ravel()
-    inside = [tick for tick in round_ones if norm.vmin <= tick <= norm.vmax]
+    inside = [tick for tick in round_ones if lowest <= tick <= highest]
     bar.ax.minorticks_off()
-    ticks = inside if len(inside) > 1 else [norm.vmin, norm.vmax]
+    ticks = inside if len(inside) > 1 else [lowest, highest]
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
 
 
@@ -265,7 +266,7 @@ def _handles(group: Group) -> list[Artist]:
             Patch(facecolor=_DIVERGED_COLOR, edgecolor="#8a8a8a", hatch=_HATCH, label="diverged")
         )
     if ((partly > 0) & np.isfinite(medians)).any():
-        cross = _dots() | {"color": _RIM_COLOR}
+        cross: dict[str, Any] = {**_dots(), "color": _RIM_COLOR}
         handles.append(Line2D([], [], **cross, label="some seeds diverged"))
     for sign, meaning in ((_TERM, "off-diagonal term"), (_ANGLE, "angle of the valley (degrees)")):
         handles.append(Line2D([], [], linestyle="none", label=f"{sign}: {meaning}"))
