@@ -15,6 +15,7 @@ reading and writing.
 
 import difflib
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
@@ -102,8 +103,8 @@ def below(interval: Interval, bound: float) -> bool | None:
     return False if interval.low > bound else None
 
 
-def is_one_of_two(interval: Interval, claimed: float, rival: float) -> bool | None:
-    """Whether a number is the claimed one: yes, no, or None where both are inside its interval.
+def is_the_one(interval: Interval, claimed: float, rivals: Sequence[float]) -> bool | None:
+    """Whether a number is the claimed one: yes, no, or None where a rival is as good.
 
     No as soon as the claimed one is outside. An interval that was not found decides nothing.
     """
@@ -111,4 +112,4 @@ def is_one_of_two(interval: Interval, claimed: float, rival: float) -> bool | No
         return None
     if not interval.low <= claimed <= interval.high:
         return False
-    return None if interval.low <= rival <= interval.high else True
+    return None if any(interval.low <= rival <= interval.high for rival in rivals) else True

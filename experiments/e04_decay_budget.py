@@ -17,7 +17,7 @@ from jaxtyping import PRNGKeyArray
 from bayesfilt.compare import Interval, best_decay_with_interval, bootstrap, ridge
 from bayesfilt.figures import VenueFigure, budgets_figure
 from bayesfilt.records import Record, variable
-from experiments.contract import Result, Verdict, check_key, is_one_of_two, spelled
+from experiments.contract import Result, Verdict, check_key, is_the_one, spelled
 from experiments.grids import (
     Axes,
     Problem,
@@ -77,7 +77,7 @@ def check(result: Result) -> list[Verdict]:
                     measured=f"slope on log steps {spelled(slope)}",
                     expected=f"{value:g}",
                     tolerance=f"90 % bootstrap over seeds; undecided if it holds {rival:g} too",
-                    holds=is_one_of_two(slope, value, rival),
+                    holds=is_the_one(slope, value, [rival]),
                 )
             )
     return verdicts

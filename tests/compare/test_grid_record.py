@@ -71,9 +71,9 @@ def test_grids_that_cannot_stand_beside_each_other_are_refused(panels, message):
 
 
 def test_every_quantity_is_of_the_cell_that_is_chosen_by_one():
-    # Cell 0 ends best in error, cell 1 in loss.
-    error = np.array([[[0.9, 0.1]] * 3, [[0.5, 0.3]] * 3])
-    loss = np.array([[[2.0, 1.0]] * 3, [[1.5, 0.5]] * 3])
+    # Cell 1 ends best in error, cell 0 in loss.
+    error = np.array([[[0.5, 0.3]] * 3, [[0.9, 0.1]] * 3])
+    loss = np.array([[[1.5, 0.5]] * 3, [[2.0, 1.0]] * 3])
     group = course_group(
         KEY,
         np.array([0, 100]),

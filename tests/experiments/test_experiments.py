@@ -74,13 +74,13 @@ def test_experiments_import_the_library_and_no_command():
 def test_a_grid_holds_its_cells_in_order(quick):
     """One cell trained alone ends where the same cell of the grid ends."""
     config = experiment_named("e01").QUICK
-    axes = grids.Axes(rates="0.01", decays="0.1")
+    axes = grids.Axes(rates="0.01", decays="1")
     seeds = grids.seeds_from(jax.random.split(jax.random.key(0), 1)[0], 3)
     alone = grids.train_grid(config.problems[0], "adamw", "cosine", axes, seeds)
     among = grids.grid_from(quick("e01_separability"), "digits-mlp-300/adamw/cosine")
     np.testing.assert_allclose(among.rates[1], 0.01)
-    np.testing.assert_allclose(among.decays[1], 0.1)
-    np.testing.assert_allclose(alone.training_loss[0, 0], among.training_loss[1, 1], rtol=1e-4)
+    np.testing.assert_allclose(among.decays[2], 1.0)
+    np.testing.assert_allclose(alone.training_loss[0, 0], among.training_loss[1, 2], rtol=1e-4)
     assert np.ptp(among.training_loss[:, 1, 0]) > 0.1  # the rate matters
 
 

@@ -10,7 +10,7 @@ from experiments import (
     e03_warm_restarts,
     e04_decay_budget,
 )
-from experiments.contract import below, is_one_of_two
+from experiments.contract import below, is_the_one
 from tests.experiments.surfaces import OBLIQUE, SEPARABLE, grid, record
 
 
@@ -54,6 +54,20 @@ def test_a_lower_error_holds_and_is_turned_by_exchanging_the_optimizers():
     assert holds(e01_separability, separability(grid(), grid()), words) is None
 
 
+def test_the_slope_of_the_best_shrink_tells_the_laws_apart():
+    def result(slope):
+        # Along the floor of a steep valley the best wd goes like rate^(slope - 1).
+        bend = slope - 1.0
+        valley = 0.3 * np.array([[bend**2 + 0.05, -bend], [-bend, 1.0]])
+        return separability(grid(valley, noise=0.001), grid())
+
+    words = "mlp, cosine: AdamW's best shrink goes with the learning rate as "
+    laws = ("full decoupling", "a factor on the rate", "the tied filter")
+    for right, law in zip((0.0, 1.0, 2.0), laws, strict=True):
+        for other in laws:
+            assert holds(e01_separability, result(right), words + other) is (other == law)
+
+
 def test_the_best_schedule_holds_and_is_turned_by_a_better_one():
     words = "errs less under the cosine than under constant"
     good = separability(grid(), grid())
@@ -73,7 +87,7 @@ def test_separability_is_not_judged_where_the_grid_has_no_valley():
         is None
     )
     lost = separability(with_every_seed_lost(grid()), grid())
-    assert holds(e01_separability, lost, "mlp, cosine: AdamW's best") is None
+    assert holds(e01_separability, lost, "mlp, cosine: AdamW's best test error") is None
 
 
 def generalisation(decoupled, penalised):
@@ -151,8 +165,9 @@ def test_an_interval_decides_only_when_it_is_on_one_side():
     assert below(Interval(-1.0, -2.0, -0.5), 0.0) is True
     assert below(Interval(1.0, 0.5, 2.0), 0.0) is False
     assert below(Interval(0.1, -0.5, 2.0), 0.0) is None
+    assert below(Interval(-0.1, -0.5, 2.0), 0.0) is None
     assert below(Interval(np.nan, np.nan, np.nan), 0.0) is None
-    assert is_one_of_two(Interval(0.0, -0.1, 0.1), 0.0, -0.5) is True
-    assert is_one_of_two(Interval(-0.3, -0.6, 0.1), 0.0, -0.5) is None
-    assert is_one_of_two(Interval(-0.3, -0.4, -0.2), 0.0, -0.5) is False
-    assert is_one_of_two(Interval(np.nan, np.nan, np.nan), 0.0, -0.5) is None
+    assert is_the_one(Interval(0.0, -0.1, 0.1), 0.0, [-0.5]) is True
+    assert is_the_one(Interval(-0.3, -0.6, 0.1), 0.0, [-0.5]) is None
+    assert is_the_one(Interval(-0.3, -0.4, -0.2), 0.0, [-0.5]) is False
+    assert is_the_one(Interval(np.nan, np.nan, np.nan), 0.0, [-0.5]) is None

@@ -15,6 +15,7 @@ from bayesfilt.figures import (
 )
 from tests.figures import grids
 from tests.figures.looking import assert_draws, line, words_of
+from tests.figures.synthetic import with_values
 
 GROUP = grids.heatmaps_group()
 
@@ -88,20 +89,27 @@ def test_best_cell_valley_and_divergence_are_marked(parametrisation):
 
 
 def test_the_outline_goes_around_the_region_and_nowhere_else():
-    axes = panels(heatmaps())[0]
-    region = GROUP["region"].values[0]
+    region = np.zeros_like(GROUP["region"].values)
+    region[:, 2:4, 3] = region[:, 3, 4:7] = region[:, 8, 8] = True  # lopsided, and in two parts
+    figure = heatmap_figure(with_values(GROUP, region=region), "tmlr")
+    axes = panels(figure)[0]
     (outline,) = [each for each in axes.collections if isinstance(each, LineCollection)]
-    padded = np.pad(region, 1).astype(int)
-    sides = np.abs(np.diff(padded, axis=0)).sum() + np.abs(np.diff(padded, axis=1)).sum()
-    segments = outline.get_segments()
-    assert len(segments) == sides
-    ends = np.log(np.array(segments))
-    middle = np.exp(ends.mean(axis=1))
     rates, decays = GROUP["learning_rate"].values[0], GROUP["weight_decay"].values[0]
-    rows, columns = np.nonzero(region)
-    near = np.log(middle)[:, None] - np.log(np.stack([rates[rows], decays[columns]], axis=-1))
-    half = 0.5 * np.log([rates[1] / rates[0], decays[1] / decays[0]])
-    assert np.all(np.min(np.max(np.abs(near) / half, axis=-1), axis=1) < 1 + 1e-6)
+    unit = np.log([rates[1] / rates[0], decays[1] / decays[0]])
+    ends = np.log(np.array(outline.get_segments()) / [rates[0], decays[0]]) / unit
+    sides = set()
+    for end in ends:  # cell (i, j) reaches from i - 1/2 to i + 1/2
+        middle, along = end.mean(axis=0), np.abs(end[1] - end[0]) > 0.5
+        step = np.where(along, 0, 0.5)
+        sides.add(frozenset(tuple(np.rint(middle + sign * step).astype(int)) for sign in (-1, 1)))
+    inside = set(zip(*np.nonzero(region[0]), strict=True))
+    borders = {
+        frozenset([(i, j), (i + di, j + dj)])
+        for i, j in inside
+        for di, dj in ((1, 0), (-1, 0), (0, 1), (0, -1))
+        if (i + di, j + dj) not in inside
+    }
+    assert sides == borders
 
 
 def test_the_numbers_of_the_valley_are_those_of_the_parametrisation_drawn():
