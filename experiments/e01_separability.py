@@ -10,7 +10,7 @@ Where the surface has no valley to fit, what is left is how the best decay goes 
 rate: full decoupling, a factor on the rate and the tied filter name three slopes.
 Refuted by: a best AdamW cell that is worse than Adam's with L2; an off-diagonal term of AdamW
 that is not smaller; a slope of log best shrink on log learning rate other than 0.
-Cost of PAPER: about 18,000 runs of the MLP and 525 of the CNN, half an hour on two idle cores.
+Cost of PAPER: 5,670 runs of the MLP (17 million steps) and 525 of the CNN (0.8 million).
 """
 
 import dataclasses

@@ -5,7 +5,7 @@ runs of equal training loss; in the first half of training the two curves coinci
 Source: Loshchilov and Hutter (2019), figure 3 (12 values of L2 against 7 of the decay, one
 learning rate, 1800 epochs).
 Refuted by: an error at matched training loss that is not lower; curves that part early.
-Cost of PAPER: about 1,700 runs of the MLP, five minutes on two idle cores.
+Cost of PAPER: 1,248 runs of the MLP (3.7 million steps) and 234 of the CNN (0.4 million).
 """
 
 import dataclasses
