@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 from bayesfilt.checks import require_fraction
 from bayesfilt.compare.generalisation import anytime
 from bayesfilt.compare.grid import (
+    BestCell,
     best_cell,
     median_over_seeds,
     percentiles,
@@ -84,7 +85,6 @@ def heatmap_group(
     best = [
         best_cell(each, panel.errors, **settings) for each, panel in zip(keys, panels, strict=True)
     ]
-    grid = ("panel", "rate", "decay")
     return {
         "panel": variable("panel", [panel.title for panel in panels]),
         "parametrisation": variable("parametrisation", PARAMETRISATIONS),
@@ -92,24 +92,7 @@ def heatmap_group(
         "weight_decay": variable(
             ("panel", "decay"), _stack(panel.decays for panel in panels), units="1 (lr_scaled)"
         ),
-        "median_error": variable(
-            grid, _stack(median_over_seeds(panel.errors) for panel in panels), description=error
-        ),
-        "diverged": variable(
-            grid,
-            _stack(np.mean(~np.isfinite(panel.errors), axis=-1) for panel in panels),
-            description="fraction of the seeds that diverged",
-        ),
-        "chosen": variable(
-            grid,
-            _stack(each.chosen for each in best),
-            description="fraction of the resamples of the seeds in which the cell is the best",
-        ),
-        "region": variable(
-            grid,
-            _stack(chosen_region(each.chosen, level) for each in best),
-            description=f"fewest cells that hold the best one in {level:.0%} of the resamples",
-        ),
+        **_cells(panels, best, error, level),
         "ridge": variable(
             ("panel", "rate"),
             _stack(np.exp(ridge(panel.errors, panel.decays).log_decay) for panel in panels),
@@ -212,6 +195,33 @@ def best_decay_with_interval(
     draws = resampled_seeds(key, np.shape(errors)[-1], num_resamples)
     low, high = percentiles(np.array([best(errors[..., draw]) for draw in draws]), level)
     return np.array([best(np.asarray(errors, float)), low, high])
+
+
+def _cells(
+    panels: Sequence[HeatmapPanel], best: Sequence[BestCell], error: str, level: float
+) -> Group:
+    """What is known of every cell."""
+    grid = ("panel", "rate", "decay")
+    return {
+        "median_error": variable(
+            grid, _stack(median_over_seeds(panel.errors) for panel in panels), description=error
+        ),
+        "diverged": variable(
+            grid,
+            _stack(np.mean(~np.isfinite(panel.errors), axis=-1) for panel in panels),
+            description="fraction of the seeds that diverged",
+        ),
+        "chosen": variable(
+            grid,
+            _stack(each.chosen for each in best),
+            description="fraction of the resamples of the seeds in which the cell is the best",
+        ),
+        "region": variable(
+            grid,
+            _stack(chosen_region(each.chosen, level) for each in best),
+            description=f"fewest cells that hold the best one in {level:.0%} of the resamples",
+        ),
+    }
 
 
 def _separabilities(
