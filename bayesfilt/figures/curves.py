@@ -209,7 +209,7 @@ def _draw_curves(axes: Axes, group: Group, name: str, optimizers: list[str]) -> 
         numbers(group, f"{name}{ending}", "optimizer", "step") for ending in ("", "_low", "_high")
     )
     step_axis(axes, steps)
-    set_scale(axes, "y", [values])
+    set_scale(axes, "y", [values], scale="log")
     for index, optimizer in enumerate(optimizers):
         style = optimizer_style(optimizer)
         known = np.isfinite(low[index]) & np.isfinite(high[index])
