@@ -15,8 +15,15 @@ from typing import NamedTuple
 
 from bayesfilt.figures.agreement import agreement_figure, shares_figure
 from bayesfilt.figures.crossover import crossover_figure
+from bayesfilt.figures.curves import (
+    anytime_figure,
+    budgets_figure,
+    learning_curves_figure,
+    matched_loss_figure,
+)
 from bayesfilt.figures.decay import decay_figure
 from bayesfilt.figures.gains import gains_figure, regimes_figure
+from bayesfilt.figures.heatmaps import heatmap_figure
 from bayesfilt.figures.layout import VenueFigure
 from bayesfilt.figures.save import save_figure
 from bayesfilt.figures.style import VENUES, optimizer_style, rc_params, venue_named
@@ -30,10 +37,15 @@ __all__ = [
     "Drawing",
     "VenueFigure",
     "agreement_figure",
+    "anytime_figure",
+    "budgets_figure",
     "crossover_figure",
     "decay_figure",
     "draw_all",
     "gains_figure",
+    "heatmap_figure",
+    "learning_curves_figure",
+    "matched_loss_figure",
     "optimizer_style",
     "rc_params",
     "regimes_figure",
@@ -60,6 +72,11 @@ FIGURES = {
     "regimes": Drawing(draw=regimes_figure, group="gains"),
     "decay": Drawing(draw=decay_figure, group="decay"),
     "validity": Drawing(draw=validity_figure, group="validity"),
+    "heatmaps": Drawing(draw=heatmap_figure, group="heatmaps"),
+    "anytime": Drawing(draw=anytime_figure, group="anytime"),
+    "curves": Drawing(draw=learning_curves_figure, group="curves"),
+    "matched": Drawing(draw=matched_loss_figure, group="matched"),
+    "budgets": Drawing(draw=budgets_figure, group="budgets"),
 }
 
 

@@ -199,7 +199,10 @@ def _legend_beside(
     cell = spare[0].get_window_extent()
     taken = [axes.get_window_extent().x1 for axes in figure.axes if axes not in spare]
     left = max([edge for edge in taken if edge < cell.x0], default=0.0) + gap
-    room = Bbox.from_extents(left, cell.y0, figure.bbox.x1, figure.bbox.y1)
+    # A colour bar may stand to the right of all panels.
+    beyond = [axes.get_window_extent().x0 for axes in figure.axes if axes not in spare]
+    right = min([edge - gap for edge in beyond if edge > cell.x1], default=figure.bbox.x1)
+    room = Bbox.from_extents(left, cell.y0, right, figure.bbox.y1)
     legend = figure.legend(
         handles,
         _labels(handles, 24),

@@ -8,6 +8,7 @@ again, in NumPy, so that a figure is not tested against itself.
 import numpy as np
 
 from bayesfilt.records import Group, Record, variable
+from tests.figures import grids
 
 LEADER = "adamw"
 FOLLOWERS = ("adabayes_fixed_point", "adabayes", "steady_state")
@@ -166,13 +167,18 @@ def validity_group(ratios=(1e-6, 1e-4, 1e-2, 0.5), num_points=121) -> Group:
 
 
 def record(**settings) -> Record:
-    """All five groups at the top level."""
+    """All groups at the top level."""
     groups = {
         "free": free_group(),
         "shadow": shadow_group(),
         "gains": gains_group(),
         "decay": decay_group(),
         "validity": validity_group(),
+        "heatmaps": grids.heatmaps_group(),
+        "anytime": grids.anytime_group(),
+        "curves": grids.curves_group(),
+        "matched": grids.matched_group(),
+        "budgets": grids.budgets_group(),
     }
     return Record(groups=groups | settings, attributes={"tasks": ["digits-mlp"]})
 
@@ -319,5 +325,14 @@ def odd_cases() -> dict[str, tuple[str, Group]]:
         "no decay": ("decay", without_decay()),
         "eight decays": ("decay", decay_group((LEADER, *EIGHT_FOLLOWERS))),
         "one ratio": ("validity", validity_group(ratios=(1e-3,))),
+        "one heatmap": ("heatmaps", grids.heatmaps_group(("AdamW",))),
+        "six heatmaps": ("heatmaps", grids.heatmaps_group(grids.TITLES * 2)),
+        "a small heatmap": ("heatmaps", grids.heatmaps_group(num_rates=3, num_decays=3)),
+        "no valley": ("heatmaps", grids.without_valley()),
+        "odd curves": ("curves", grids.curves_group(odd_names())),
+        "one record of curves": ("curves", grids.courses(("adamw",), ("test_error",), 1)),
+        "no restarts": ("anytime", grids.anytime_group(restarts=())),
+        "eight at matched loss": ("matched", grids.matched_group(EIGHT_FOLLOWERS)),
+        "no budget inside": ("budgets", grids.budgets_group(inside=False)),
         "many ratios": ("validity", validity_group(ratios=np.geomspace(1e-12, 0.9, 40))),
     }

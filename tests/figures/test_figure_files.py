@@ -88,7 +88,7 @@ def test_every_group_of_the_record_has_a_figure():
 
 
 def test_a_record_that_cannot_be_drawn_says_what_is_missing(tmp_path):
-    with pytest.raises(ValueError, match=r"one of decay, free, gains, .*; it has sweep"):
+    with pytest.raises(ValueError, match=r"one of anytime, budgets, .*; it has sweep"):
         draw_all(Record(groups={"sweep": {}}, attributes={}), tmp_path)
     with pytest.raises(ValueError, match="venue"):
         draw_all(synthetic.record(), tmp_path, venue="nips")

@@ -8,7 +8,7 @@ from bayesfilt.figures import FIGURES, VENUES
 from bayesfilt.figures.layout import columns_that_fit, spread, wrap
 from bayesfilt.figures.panels import power_of_ten, set_scale
 from bayesfilt.figures.style import venue_style
-from tests.figures import synthetic
+from tests.figures import grids, synthetic
 from tests.figures.looking import drawn_texts, legend_over_data, outside, overlapping
 
 GROUPS = {
@@ -17,11 +17,20 @@ GROUPS = {
     "gains": synthetic.gains_group(num_weights=300),
     "decay": synthetic.decay_group(num_records=41),
     "validity": synthetic.validity_group(num_points=31),
+    "heatmaps": grids.heatmaps_group(),
+    "anytime": grids.anytime_group(),
+    "curves": grids.curves_group(),
+    "matched": grids.matched_group(),
+    "budgets": grids.budgets_group(),
 }
 ODD_CASES = synthetic.odd_cases()
 PAGES = [(name, venue) for name in FIGURES for venue in ("icml", "neurips")]
 PAGES += [("training", venue) for venue in ("tmlr", "jmlr", "icml_wide", "talk")]
-PAGES += [("crossover", "talk"), ("decay", "tmlr")]  # iclr is as wide as neurips
+PAGES += [
+    ("crossover", "talk"),
+    ("decay", "tmlr"),
+    ("heatmaps", "tmlr"),
+]  # iclr is as wide as neurips
 
 
 def assert_reads_well(figure, venue):

@@ -1,0 +1,266 @@
+"""Run experiments, judge them and draw them: all reading and writing of theirs.
+
+    python -m experiments list
+    python -m experiments run e01 [--quick] [--out runs/experiments] [--seed 0] [--force]
+    python -m experiments check e01        judge the stored record again, say what changed
+    python -m experiments plot e01 [--venue icml]
+    python -m experiments all [--quick]    those whose record is not there yet, one by one
+
+Each has a folder with record.nc, manifest.json, summary.json (the verdicts) and figures.
+Exit codes: 0, done, whatever the verdicts say; 2, not done, with one line that says why.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from bayesfilt.commands.console import say, show_table
+from bayesfilt.commands.jax_setup import prepare_jax
+
+DONE, NOT_DONE = 0, 2
+
+_SEEDS = 2**32
+_HOLDS = {True: "yes", False: "no", None: "not judged"}
+# A verdict is the same as before if these are.
+_WORDS = ("claim", "measured", "expected", "holds")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, as everywhere in bayesfilt."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (see --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line says and leave with its exit code.
+
+    Raises:
+        SystemExit: always.
+    """
+    sys.exit(_run(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+        return _COMMANDS[options.command](options)
+    except KeyboardInterrupt:
+        return _fail(
+            "interrupted; the experiments that were finished stand, the same command goes on."
+        )
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("BAYESFILT_TRACEBACK"):
+            raise
+        return _fail(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _parser() -> argparse.ArgumentParser:
+    assert __doc__ is not None
+    parser = _Parser(
+        prog="experiments",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in _COMMANDS:
+        command = commands.add_parser(name, help=_HELP[name])
+        if name in ("run", "check", "plot"):
+            command.add_argument("name", help="of the experiment; e01 will do")
+        if name != "list":
+            command.add_argument("--out", type=Path, default=Path("runs/experiments"))
+            command.add_argument("--quick", action="store_true", help="the same code, in seconds")
+        if name in ("run", "plot", "all"):
+            command.add_argument("--venue", default="neurips", help="page the figures are for")
+        if name in ("run", "all"):
+            command.add_argument("--seed", type=int, default=0, help="of all random numbers")
+        if name == "run":
+            command.add_argument("--force", action="store_true", help="replace an earlier run")
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    del options
+    from experiments.contract import experiment_named, experiment_names
+
+    rows = [(name, experiment_named(name).CLAIM) for name in experiment_names()]
+    show_table("Experiments", ("name:", "claim:"), rows)
+    return DONE
+
+
+def _run_one(options: argparse.Namespace) -> int:
+    from experiments.contract import experiment_named
+
+    module = experiment_named(options.name)
+    _make(module, options, force=options.force)
+    return DONE
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    from experiments.contract import experiment_named, experiment_names
+
+    for name in experiment_names():
+        module = experiment_named(name)
+        if _stands(_folder(options, module), _config(module, options), options.seed):
+            say(f"{name}: found finished in {_folder(options, module)}")
+        else:
+            _make(module, options, force=True)
+    return DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    from experiments.contract import experiment_named
+
+    module = experiment_named(options.name)
+    folder = _folder(options, module)
+    result = _record_of(folder, options)
+    verdicts = module.check(result)
+    _show(module, verdicts)
+    changed = _changes(folder, verdicts)
+    say("\n".join(changed) if changed else "No verdict has changed since the run.")
+    return DONE
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from experiments.contract import experiment_named
+
+    module = experiment_named(options.name)
+    folder = _folder(options, module)
+    _draw(module, _record_of(folder, options), folder, options.venue)
+    return DONE
+
+
+def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> None:
+    """Run one experiment: numbers first, then verdicts, then figures."""
+    from bayesfilt.figures import venue_named
+    from bayesfilt.records import write_record
+    from bayesfilt.run_directory import open_run_directory, write_manifest, write_summary
+
+    venue_named(options.venue)
+    if not 0 <= options.seed < _SEEDS:
+        raise ValueError(f"experiments need 0 <= --seed < {_SEEDS}, got {options.seed}.")
+    folder, config = _folder(options, module), _config(module, options)
+    open_run_directory(folder, force=force)
+    prepare_jax("auto", "float32", split_cpu=True)
+    import jax
+
+    say(f"{_name(module)}: {module.CLAIM}")
+    begun = time.perf_counter()
+    try:
+        result = module.run(config, jax.random.key(options.seed))
+    except BaseException:
+        with contextlib.suppress(OSError):  # an empty folder of a run that never was
+            folder.rmdir()
+        raise
+    seconds = time.perf_counter() - begun
+    write_record(result, folder)
+    write_manifest(folder, config, seed=options.seed, dtype="float32", wall_time_seconds=seconds)
+    verdicts = module.check(result)
+    write_summary(folder, {"seconds": seconds, "verdicts": _plain(verdicts)})
+    _show(module, verdicts)
+    _draw(module, result, folder, options.venue)
+    say(f"{seconds:.0f} s; record, verdicts and figures in {folder}")
+
+
+def _draw(module: ModuleType, result: Any, folder: Path, venue: str) -> None:
+    """The experiment's figure, and every other that the module has (`plot_...`)."""
+    from bayesfilt.figures import save_figure
+    from bayesfilt.run_directory import FIGURES_NAME
+
+    for name in sorted(vars(module)):
+        if name == "plot" or name.startswith("plot_"):
+            figure = getattr(module, name)(result, venue)
+            title = _name(module) + name.removeprefix("plot").replace("_", "-")
+            png, _ = save_figure(figure, folder / FIGURES_NAME, title)
+            say(f"Figure  {png} (and .pdf)")
+
+
+def _show(module: ModuleType, verdicts: Sequence[Any]) -> None:
+    rows = [(each.claim, _HOLDS[each.holds], each.measured, each.expected) for each in verdicts]
+    show_table(_name(module), ("claim:", "holds:", "measured:", "expected:"), rows)
+
+
+def _changes(folder: Path, verdicts: Sequence[Any]) -> list[str]:
+    """What `check` says differently from the run's own summary."""
+    path = folder / "summary.json"
+    if not path.is_file():
+        return [f"{path} is missing: there is nothing to compare with."]
+    before = {each["claim"]: each for each in json.loads(path.read_text())["verdicts"]}
+    changed = []
+    for now in _plain(verdicts):
+        then = before.get(now["claim"])
+        if then is None:
+            changed.append(f"new: {now['claim']}: {_HOLDS[now['holds']]}")
+        elif any(now[word] != then[word] for word in _WORDS):
+            changed.append(
+                f"changed: {now['claim']}: {_HOLDS[then['holds']]} ({then['measured']}) is now"
+                f" {_HOLDS[now['holds']]} ({now['measured']})"
+            )
+    return changed
+
+
+def _record_of(folder: Path, options: argparse.Namespace) -> Any:
+    from bayesfilt.records import read_record
+
+    try:
+        return read_record(folder)
+    except FileNotFoundError as error:
+        quick = " --quick" if options.quick else ""
+        raise ValueError(
+            f"no record in {folder}; make it with: python -m experiments run"
+            f" {options.name}{quick} --out {options.out}"
+        ) from error
+
+
+def _stands(folder: Path, config: Any, seed: int) -> bool:
+    """Whether the folder holds a finished run of this very config and seed."""
+    from bayesfilt.records import as_plain
+    from bayesfilt.run_directory import MANIFEST_NAME, SUMMARY_NAME
+
+    try:
+        manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    except (OSError, ValueError):
+        return False
+    same = manifest.get("config") == as_plain(config) and manifest.get("seed") == seed
+    return same and (folder / SUMMARY_NAME).is_file()
+
+
+def _plain(verdicts: Sequence[Any]) -> list[dict[str, Any]]:
+    return [verdict._asdict() for verdict in verdicts]
+
+
+def _config(module: ModuleType, options: argparse.Namespace) -> Any:
+    return module.QUICK if options.quick else module.PAPER
+
+
+def _folder(options: argparse.Namespace, module: ModuleType) -> Path:
+    return options.out.expanduser() / (_name(module) + ("-quick" if options.quick else ""))
+
+
+def _name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _fail(message: str) -> int:
+    say(f"experiments: error: {message}", error=True)
+    return NOT_DONE
+
+
+_COMMANDS = {"list": _list, "run": _run_one, "check": _check, "plot": _plot, "all": _run_all}
+_HELP = {
+    "list": "what there is",
+    "run": "one experiment: record, verdicts, figures",
+    "check": "judge a stored record again",
+    "plot": "draw a stored record again",
+    "all": "every experiment that is not finished yet",
+}
+
+if __name__ == "__main__":
+    main()

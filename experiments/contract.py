@@ -1,0 +1,115 @@
+"""What every experiment has, and what a verdict is.
+
+A module `experiments/eNN_....py` has a docstring (claim, source, what would refute it, cost) and
+
+    CLAIM                              one sentence
+    Config                             frozen dataclass: every number that can change the result
+    PAPER, QUICK                       a Config each; QUICK is the same code, in seconds
+    run(config, key) -> Result         numbers only: nothing is judged, written or drawn
+    check(result) -> list[Verdict]     the claim taken apart, each part judged
+    plot(result, venue) -> Figure      of the numbers, for a page of this width
+
+A `Result` is a record: what is judged and drawn is what was stored. `experiments.__main__` does all
+reading and writing.
+"""
+
+import difflib
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jaxtyping import PRNGKeyArray
+
+from bayesfilt.compare import Interval
+from bayesfilt.figures import VenueFigure
+from bayesfilt.records import Record
+
+type Result = Record
+
+# Bootstraps of `check` and `plot` are a function of the record alone.
+CHECK_SEED = 20_201
+
+_NAME = "e[0-9][0-9]_*.py"
+
+
+class Verdict(NamedTuple):
+    """Whether one part of a claim holds, and by how much."""
+
+    claim: str
+    measured: str  # with its interval
+    expected: str
+    tolerance: str  # and its reason
+    holds: bool | None  # None: not judged, at this size or by these numbers
+
+
+class Experiment(Protocol):
+    """A module of this folder, as the type checker sees it."""
+
+    CLAIM: str
+    PAPER: Any
+    QUICK: Any
+
+    def run(self, config: Any, key: PRNGKeyArray) -> Result:
+        """Make the numbers."""
+        ...
+
+    def check(self, result: Result) -> list[Verdict]:
+        """Judge them."""
+        ...
+
+    def plot(self, result: Result, venue: str = "neurips") -> VenueFigure:
+        """Draw them."""
+        ...
+
+
+def experiment_names() -> list[str]:
+    """Every experiment of this folder, in order."""
+    return sorted(path.stem for path in Path(__file__).parent.glob(_NAME))
+
+
+def experiment_named(name: str) -> ModuleType:
+    """Import the experiment called `name`; its number alone (`e01`) will do.
+
+    Raises:
+        ValueError: there is none; the nearest is offered.
+    """
+    known = experiment_names()
+    found = [each for each in known if name in (each, each.partition("_")[0])]
+    if not found:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"There are the experiments {', '.join(known)}; got {name!r}.{hint}")
+    return importlib.import_module(f"experiments.{found[0]}")
+
+
+def check_key() -> PRNGKeyArray:
+    """The key of every bootstrap in `check` and `plot`."""
+    return jax.random.key(CHECK_SEED)
+
+
+def spelled(interval: Interval, digits: int = 3) -> str:
+    """An estimate and its interval, as the tables show it."""
+    estimate, low, high = (f"{value:.{digits}g}" for value in interval)
+    return f"{estimate} ({low} to {high})"
+
+
+def below(interval: Interval, bound: float) -> bool | None:
+    """Whether a number is below `bound`: None where its interval holds the bound, or is unknown."""
+    if interval.high < bound:
+        return True
+    return False if interval.low > bound else None
+
+
+def is_the_one(interval: Interval, claimed: float, rivals: Sequence[float]) -> bool | None:
+    """Whether a number is the claimed one: yes, no, or None where a rival is as good.
+
+    No as soon as the claimed one is outside. An interval that was not found decides nothing.
+    """
+    if not interval.low <= interval.high:
+        return None
+    if not interval.low <= claimed <= interval.high:
+        return False
+    return None if any(interval.low <= rival <= interval.high for rival in rivals) else True

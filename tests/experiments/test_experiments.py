@@ -1,0 +1,203 @@
+"""The contract: every QUICK runs, is judged and drawn; the command reads and writes."""
+
+import ast
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from bayesfilt.figures import VenueFigure
+from bayesfilt.records import read_record, write_record
+from experiments import __main__ as command
+from experiments import contract, grids
+from experiments.contract import Verdict, experiment_named, experiment_names
+from tests.experiments.surfaces import grid, record
+
+NAMES = experiment_names()
+FOLDER = Path(contract.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The result of every QUICK, as it comes back from its file."""
+    found = {}
+
+    def result(name):
+        if name not in found:
+            module = experiment_named(name)
+            folder = tmp_path_factory.mktemp(name)
+            write_record(module.run(module.QUICK, jax.random.key(0)), folder)
+            found[name] = read_record(folder)
+        return found[name]
+
+    return result
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_quick_runs_is_judged_and_drawn(name, quick):
+    module = experiment_named(name)
+    verdicts = module.check(quick(name))
+    assert verdicts
+    assert all(isinstance(each, Verdict) for each in verdicts)
+    assert len({each.claim for each in verdicts}) == len(verdicts)
+    assert all(each.holds in (True, False, None) and each.tolerance for each in verdicts)
+    figure = module.plot(quick(name), "icml")
+    assert isinstance(figure, VenueFigure)
+    assert figure.venue == "icml"
+    assert module.check(quick(name)) == verdicts  # bootstraps have a key of their own
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_keeps_the_contract(name):
+    module = experiment_named(name)
+    for config in (module.PAPER, module.QUICK):
+        assert isinstance(config, module.Config)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            config.problems = ()
+    assert module.CLAIM.endswith(".")
+    for word in ("Claim", "Source", "Refuted by", "Cost"):
+        assert word in module.__doc__
+
+
+def test_experiments_import_the_library_and_no_command():
+    for path in FOLDER.glob("e[0-9]*.py"):
+        names = {
+            node.module for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom)
+        }  # fmt: skip
+        assert not any("commands" in name or "cli" in name for name in names), path
+
+
+def test_a_grid_holds_its_cells_in_order(quick):
+    """One cell trained alone ends where the same cell of the grid ends."""
+    config = experiment_named("e01").QUICK
+    axes = grids.Axes(rates="0.01", decays="1")
+    seeds = grids.seeds_from(jax.random.split(jax.random.key(0), 1)[0], 3)
+    alone = grids.train_grid(config.problems[0], "adamw", "cosine", axes, seeds)
+    among = grids.grid_from(quick("e01_separability"), "digits-mlp-300/adamw/cosine")
+    np.testing.assert_allclose(among.rates[1], 0.01)
+    np.testing.assert_allclose(among.decays[2], 1.0)
+    np.testing.assert_allclose(alone.training_loss[0, 0], among.training_loss[1, 2], rtol=1e-4)
+    assert np.ptp(among.training_loss[:, 1, 0]) > 0.1  # the rate matters
+
+
+def test_a_quiet_optimizer_gets_the_rate_and_the_shrink_that_were_asked_for():
+    from bayesfilt.optimizers.zoo import Setting
+    from experiments.grids import Problem, _group, _numbers
+
+    group = _group(Problem(), "sgdw", "constant")
+    found = _numbers(group, 0.3, 0.02)
+    setting = Setting(
+        learning_rate=found.learning_rate,
+        weight_decay=found.weight_decay,
+        batch_size=group.batch_size,
+        num_steps=10,
+    )
+    rate = setting.transition.stationary_variance * group.batch_size
+    np.testing.assert_allclose(rate, 0.3, rtol=1e-6)
+    np.testing.assert_allclose(setting.shrink("lr_scaled"), 0.3 * 0.02, rtol=1e-6)
+
+
+def test_seeds_are_distinct_and_follow_the_key():
+    seeds = grids.seeds_from(jax.random.key(0), 50)
+    assert len(set(seeds)) == 50
+    assert seeds != grids.seeds_from(jax.random.key(1), 50)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Call the command; experiments answer at once with a made-up result."""
+    made = record({"first_period": 200}, adamw__restarts=grid(pace=8.0), adamw__cosine=grid())
+    calls = []
+
+    def run(config, key):
+        calls.append(config)
+        return made
+
+    for name in NAMES:
+        monkeypatch.setattr(experiment_named(name), "run", run)
+    monkeypatch.setattr(command, "prepare_jax", lambda *arguments, **options: None)
+
+    def answer(*words):
+        out = () if words[0] == "list" else ("--out", str(tmp_path))
+        with pytest.raises(SystemExit) as left:
+            command.main([*map(str, words), *out])
+        heard = capsys.readouterr()
+        return left.value.code, heard.out, heard.err
+
+    answer.calls = calls
+    return answer
+
+
+def test_run_writes_record_manifest_verdicts_and_figures_and_check_agrees(call, tmp_path):
+    code, out, _ = call("run", "e03", "--quick")
+    folder = tmp_path / "e03_warm_restarts-quick"
+    assert code == 0
+    assert "yes" in out
+    names = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert {"record.nc", "manifest.json", "summary.json"} <= names
+    assert {"e03_warm_restarts.png", "e03_warm_restarts.pdf"} <= names
+    assert call("check", "e03", "--quick")[1].endswith("No verdict has changed since the run.\n")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["verdicts"][0]["holds"] = False
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert "changed: adamw: at the first restart" in call("check", "e03", "--quick")[1]
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    assert call("plot", "e03", "--quick", "--venue", "icml")[0] == 0
+    assert list(folder.rglob("*.png"))
+    code, out, err = call("run", "e03", "--quick")
+    assert (code, out) == (2, "")
+    assert "is not empty" in err
+    assert len(call.calls) == 1
+
+
+def test_all_goes_on_where_it_stopped(call, monkeypatch):
+    monkeypatch.setattr(contract, "experiment_names", lambda: ["e03_warm_restarts"])
+    assert call("all", "--quick")[0] == 0
+    assert "found finished" in call("all", "--quick")[1]
+    assert len(call.calls) == 1
+    call("all", "--quick", "--seed", 1)
+    assert len(call.calls) == 2
+
+
+def test_list_names_every_experiment_and_its_claim(call):
+    out = call("list")[1]
+    for name in NAMES:
+        assert name in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("run", "e01_seperability"), "Did you mean 'e01_separability'?"),
+        (("run", "e99"), "There are the experiments e01_separability, "),
+        (("run", "e03", "--venue", "nips"), "venue"),
+        (("run", "e03", "--seed", -1), "0 <= --seed <"),
+        (("check", "e03"), "make it with: python -m experiments run e03 --out"),
+        (("plot", "e03", "--quick"), "make it with: python -m experiments run e03 --quick"),
+        (("rum", "e03"), "invalid choice"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(call, tmp_path, words, message):
+    code, out, err = call(*words)
+    assert (code, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith("experiments: error: ")
+    assert message in line
+    assert not list(tmp_path.iterdir())
+    assert not call.calls
+
+
+def test_ctrl_c_leaves_no_half_of_an_experiment(call, monkeypatch, tmp_path):
+    def interrupted(config, key):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment_named("e03"), "run", interrupted)
+    code, _, err = call("run", "e03", "--quick")
+    assert code == 2
+    assert "interrupted" in err
+    assert not (tmp_path / "e03_warm_restarts-quick").exists()

@@ -1,0 +1,173 @@
+"""Every verdict can be yes and no: results in which the claim holds, and their mutants."""
+
+import numpy as np
+import pytest
+
+from bayesfilt.compare import Interval
+from experiments import (
+    e01_separability,
+    e02_generalisation,
+    e03_warm_restarts,
+    e04_decay_budget,
+)
+from experiments.contract import below, is_the_one
+from tests.experiments.surfaces import OBLIQUE, SEPARABLE, grid, record
+
+
+def holds(module, result, words):
+    """The one verdict whose claim has these words."""
+    (found,) = [each for each in module.check(result) if words in each.claim]
+    return found.holds
+
+
+def with_every_seed_lost(one):
+    return one._replace(
+        test_error=np.full_like(one.test_error, np.nan),
+        training_loss=np.full_like(one.training_loss, np.nan),
+        test_error_course=np.full_like(one.test_error_course, np.nan),
+    )
+
+
+def separability(decoupled, penalised, constant=None):
+    return record(
+        mlp__adamw__cosine=decoupled,
+        mlp__adam_l2__cosine=penalised,
+        mlp__adamw__constant=constant or grid(lowest=0.13),
+        mlp__adam_l2__constant=penalised,
+    )
+
+
+def test_separability_holds_and_is_turned_by_rotating_the_ridge():
+    good = separability(grid(SEPARABLE), grid(OBLIQUE, lowest=0.12))
+    rotated = separability(grid(OBLIQUE), grid(SEPARABLE, lowest=0.12))
+    for own in ("factor on the learning rate", "shrink per step"):
+        words = f"mlp, cosine: AdamW is more separable than Adam + L2, decay as {own}"
+        assert holds(e01_separability, good, words) is True
+        assert holds(e01_separability, rotated, words) is False
+
+
+def test_a_lower_error_holds_and_is_turned_by_exchanging_the_optimizers():
+    words = "mlp, cosine: AdamW's best test error"
+    good = separability(grid(), grid(lowest=0.12))
+    assert holds(e01_separability, good, words) is True
+    assert holds(e01_separability, separability(grid(lowest=0.12), grid()), words) is False
+    assert holds(e01_separability, separability(grid(), grid()), words) is None
+
+
+def test_the_slope_of_the_best_shrink_tells_the_laws_apart():
+    def result(slope):
+        # Along the floor of a steep valley the best wd goes like rate^(slope - 1).
+        bend = slope - 1.0
+        valley = 0.3 * np.array([[bend**2 + 0.05, -bend], [-bend, 1.0]])
+        return separability(grid(valley, noise=0.001), grid())
+
+    words = "mlp, cosine: AdamW's best shrink goes with the learning rate as "
+    laws = ("full decoupling", "a factor on the rate", "the tied filter")
+    for right, law in zip((0.0, 1.0, 2.0), laws, strict=True):
+        for other in laws:
+            assert holds(e01_separability, result(right), words + other) is (other == law)
+
+
+def test_the_best_schedule_holds_and_is_turned_by_a_better_one():
+    words = "errs less under the cosine than under constant"
+    good = separability(grid(), grid())
+    assert holds(e01_separability, good, words) is True
+    assert holds(e01_separability, separability(grid(), grid(), grid(lowest=0.08)), words) is False
+
+
+def test_separability_is_not_judged_where_the_grid_has_no_valley():
+    small = grid(shape=(2, 3))
+    result = separability(small, small)
+    assert (
+        holds(
+            e01_separability,
+            result,
+            "cosine: AdamW is more separable than Adam + L2, decay as shrink",
+        )
+        is None
+    )
+    lost = separability(with_every_seed_lost(grid()), grid())
+    assert holds(e01_separability, lost, "mlp, cosine: AdamW's best test error") is None
+
+
+def generalisation(decoupled, penalised):
+    return record(mlp__adamw=decoupled, mlp__adam_l2=penalised)
+
+
+def test_generalisation_holds_and_is_turned_by_exchanging_the_optimizers():
+    better, worse = grid(lowest=0.1), grid(lowest=0.13)
+    for words in ("best test error is below", "at equal training loss"):
+        assert holds(e02_generalisation, generalisation(better, worse), words) is True
+        assert holds(e02_generalisation, generalisation(worse, better), words) is False
+
+
+def test_fitting_the_training_data_better_is_not_generalising_better():
+    # The same error at the same loss; only the lowest error differs, where losses are lower.
+    same = grid()
+    result = generalisation(same, same)
+    assert holds(e02_generalisation, result, "at equal training loss") is None
+    apart = same._replace(training_loss=1e4 * same.training_loss)
+    assert holds(e02_generalisation, generalisation(same, apart), "at equal training") is None
+
+
+def test_curves_coincide_half_way_and_do_not_where_one_is_slower():
+    words = "half-way the test errors"
+    assert holds(e02_generalisation, generalisation(grid(), grid()), words) is True
+    assert holds(e02_generalisation, generalisation(grid(), grid(pace=0.3)), words) is False
+
+
+def restarts(fast, slow):
+    return record({"first_period": 200}, adamw__restarts=fast, adamw__cosine=slow)
+
+
+def test_restarts_are_sooner_and_are_not_once_they_are_slow():
+    good = restarts(grid(pace=8.0), grid())
+    bad = restarts(grid(), grid(pace=8.0))
+    for words in ("at the first restart the error", "needs a multiple of the steps"):
+        assert holds(e03_warm_restarts, good, words) is True
+        assert holds(e03_warm_restarts, bad, words) is False
+    assert holds(e03_warm_restarts, restarts(grid(), grid()), "needs a multiple") is None
+
+
+def test_restarts_may_lose_a_tenth_of_the_error_and_no_more():
+    words = "no worse than the cosine's"
+    assert holds(e03_warm_restarts, restarts(grid(lowest=0.104), grid()), words) is True
+    assert holds(e03_warm_restarts, restarts(grid(lowest=0.13), grid()), words) is False
+
+
+def budgets(slope, noise=0.01):
+    steps = (750, 3_000, 12_000)
+    lines = {
+        f"mlp__{each}": grid(shape=(1, 13), best_decay=0.1 * (each / 3_000) ** slope, noise=noise)
+        for each in steps
+    }
+    return record(**lines)
+
+
+@pytest.mark.parametrize(
+    ("slope", "normalised", "filtered"),
+    [(-0.5, True, False), (0.0, False, True), (-1.0, False, False), (0.5, False, False)],
+)
+def test_the_law_of_the_budget_is_told_by_its_slope(slope, normalised, filtered):
+    result = budgets(slope, noise=0.002)
+    assert holds(e04_decay_budget, result, "normalised decay") is normalised
+    assert holds(e04_decay_budget, result, "law of the filter") is filtered
+
+
+def test_the_law_of_the_budget_is_not_judged_where_the_best_decay_is_outside():
+    result = record(
+        **{f"mlp__{each}": grid(shape=(1, 13), best_decay=1e3) for each in (750, 3_000)}
+    )
+    assert holds(e04_decay_budget, result, "normalised decay") is None
+
+
+def test_an_interval_decides_only_when_it_is_on_one_side():
+    assert below(Interval(-1.0, -2.0, -0.5), 0.0) is True
+    assert below(Interval(1.0, 0.5, 2.0), 0.0) is False
+    assert below(Interval(0.1, -0.5, 2.0), 0.0) is None
+    assert below(Interval(-0.1, -0.5, 2.0), 0.0) is None
+    assert below(Interval(np.nan, np.nan, np.nan), 0.0) is None
+    assert is_the_one(Interval(0.0, -0.1, 0.1), 0.0, [-0.5]) is True
+    assert is_the_one(Interval(-0.3, -0.6, 0.1), 0.0, [-0.5]) is None
+    assert is_the_one(Interval(-0.3, -0.4, -0.2), 0.0, [-0.5]) is False
+    assert is_the_one(Interval(np.nan, np.nan, np.nan), 0.0, [-0.5]) is None
