@@ -51,6 +51,7 @@ AT_ONCE = {
     "infer": ARRAYS | {"numpy", "optax", "numpyro", "arviz"},
     "figures": {"numpy", "matplotlib"},
     "commands/summary": {"numpy"},
+    "commands/sweep_analysis": {"numpy"},
     "commands/sweep_tables": {"numpy"},
 }
 # ... and what else only inside a function that needs it, because it costs seconds or is optional.

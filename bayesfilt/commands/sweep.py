@@ -167,10 +167,13 @@ class Show:
 
     folder: Path  # of the sweep
     by: str = "final_test_loss"  # lowest median over the seeds is best
+    # Draw learning rate x decay heatmaps into this folder; say how separable they are.
+    figures: Path | None = None
 
     def run(self) -> int:
         """Verify every chunk, read the results, print a row for each optimizer."""
         prepare_jax("cpu", "float32")
+        from bayesfilt.commands.sweep_analysis import analyse
         from bayesfilt.commands.sweep_tables import show_results
         from bayesfilt.simulate.merged import tree_of
         from bayesfilt.simulate.store import read_store, take_stock
@@ -180,7 +183,10 @@ class Show:
         for problem in stock.problems:
             note(f"warning: {problem}")
         whole = {key: [path] for key, path in stock.finished.items()}
-        show_results(store, stock, tree_of(store, whole), self.by)
+        tree = tree_of(store, whole)
+        show_results(store, stock, tree, self.by)
+        if self.figures is not None:
+            analyse(tree, self.by, self.figures)
         return 0
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from bayesfilt.commands.sweep import Plan, Run
+from bayesfilt.simulate import merge
 from bayesfilt.simulate.store import read_store
 from bayesfilt.simulate.sweep import Sweep
 from tests.simulate.sweeps import execution
@@ -149,6 +150,54 @@ def test_a_sweep_runs_goes_on_and_is_shown(bayesfilt, toml, tmp_path):
     assert by_size.code == 0 and "final_weight_rms" in by_size.out
     line = bayesfilt("sweep", "show", "--folder", out, "--by", "final_test_los").only_line
     assert "got 'final_test_los'. Did you mean 'final_test_loss'" in line
+
+
+GRID = (
+    "--tasks", "bowl", "--batch-sizes", 4, "--num-steps", 20, "--learning-rate", "log:1e-3:1e-1:3",
+    "--weight-decay", "0,1e-2,1e-1,1", "--seeds", 3,
+)  # fmt: skip
+
+
+def test_a_finished_grid_is_analysed_and_drawn(bayesfilt, tmp_path):
+    out, figures = tmp_path / "sweep", tmp_path / "drawn"
+    assert (
+        bayesfilt("sweep", "run", *GRID, "--schedules", "constant", "cosine", "--out", out).code
+        == 0
+    )
+    shown = bayesfilt("sweep", "show", "--folder", out, "--figures", figures)
+    assert (shown.code, shown.err) == (0, "")
+    assert sorted(each.name for each in figures.iterdir()) == ["heatmaps.pdf", "heatmaps.png"]
+    node = merge(out).children["bowl"].to_dataset()
+    for schedule in ("constant", "cosine"):
+        (row,) = [line for line in shown.out.splitlines() if line.startswith(f"adamw, {schedule}")]
+        errors = node["final_test_loss"].sel(schedule=schedule, weight_decay=[1e-2, 1e-1, 1.0])
+        medians = errors.squeeze().median("seed")
+        best = medians.isel(medians.argmin(...))
+        words = row.removeprefix(f"adamw, {schedule}").split()
+        assert float(words[0]) == pytest.approx(float(best), rel=1e-2)
+        assert float(words[1].strip("(")) <= float(words[0]) <= float(words[3].strip(")"))
+        assert float(words[4]) == pytest.approx(best["learning_rate"].item(), rel=1e-2)
+        assert float(words[5]) == pytest.approx(best["weight_decay"].item(), rel=1e-2)
+
+
+def test_a_grid_with_a_hole_in_it_is_not_drawn(bayesfilt, tmp_path):
+    """What was never run must not look like what diverged."""
+    out = tmp_path / "sweep"
+    assert bayesfilt("sweep", "run", *GRID, "--shard", "0/2", "--out", out).code == 0
+    shown = bayesfilt("sweep", "show", "--folder", out, "--figures", tmp_path / "drawn")
+    assert shown.code == 2
+    assert "bowl, adamw: not finished, or with cells that cannot be; left out." in shown.err
+    assert "needs a finished grid of 3 learning rates or more" in shown.err
+    assert not (tmp_path / "drawn").exists()
+
+
+def test_random_draws_are_no_grid_to_draw(bayesfilt, tmp_path):
+    out = tmp_path / "sweep"
+    axes = ("--tasks", "bowl", "--batch-sizes", 4, "--num-steps", 20, "--seeds", 2)
+    drawn = ("--learning-rate", "draw:1e-3:1e-1:4", "--weight-decay", "draw:1e-2:1:4")
+    assert bayesfilt("sweep", "run", *axes, *drawn, "--out", out).code == 0
+    shown = bayesfilt("sweep", "show", "--folder", out, "--figures", tmp_path / "drawn")
+    assert shown.code == 2 and "bowl: random draws make no grid." in shown.err
 
 
 def test_shards_are_run_and_merged(bayesfilt, tmp_path):
