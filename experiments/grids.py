@@ -146,10 +146,18 @@ def grid_group(grid: Grid) -> Group:
 
 
 def grid_from(record: Record, name: str) -> Grid:
-    """The grid in group `name` of a record."""
-    group = record.groups[name]
-    values = {field: group[field].values for field in Grid._fields if field in group}
-    return Grid(rates=group["learning_rate"].values, decays=group["weight_decay"].values, **values)
+    """The grid in group `name` of a record.
+
+    Raises:
+        ValueError: the group is not there, or something in it.
+    """
+    group = record.groups.get(name, {})
+    where = {**dict(zip(Grid._fields, Grid._fields, strict=True)), **_AXES_OF_RECORD}
+    missing = [each for each in where.values() if each not in group]
+    if missing:
+        what = f"no {', '.join(missing)} in group {name!r}" if group else f"no group {name!r}"
+        raise ValueError(f"The record has {what}: it is not whole, or not of this experiment.")
+    return Grid(**{field: group[each].values for field, each in where.items()})
 
 
 def difference(statistic, first: Grid, second: Grid, *, level: float = 0.9) -> Interval:
@@ -200,6 +208,8 @@ def best_at_edge(grid: Grid, *, rates: bool = True) -> bool:
         rates: whether the rates were searched, and not given.
     """
     medians = median_over_seeds(grid.test_error)
+    if not np.isfinite(medians).any():
+        return False
     rate, decay = np.unravel_index(np.argmin(medians), medians.shape)
     if grid.decays.size > 1 and decay == grid.decays.size - 1:
         return True
@@ -276,6 +286,9 @@ def _numbers(group: SweepGroup, rate: float, decay: float) -> Numbers:
         rate = 2 * rate * decay / group.batch_size
     return Numbers(learning_rate=float(rate), weight_decay=float(decay), b1=0.9, b2=0.999, eps=1e-8)
 
+
+# What the axes of a grid are called in a record.
+_AXES_OF_RECORD = {"rates": "learning_rate", "decays": "weight_decay"}
 
 # Experiments that train the same thing on other cells share the compiled program.
 _program = functools.lru_cache(maxsize=16)(build_program)
