@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--venue", default="neurips", help="page the figures are for")
         if name in ("run", "all"):
             command.add_argument("--seed", type=int, default=0, help="of all random numbers")
-        if name == "run":
+        if name in ("run", "all"):
             command.add_argument("--force", action="store_true", help="replace an earlier run")
     return parser
 
@@ -108,8 +108,14 @@ def _run_all(options: argparse.Namespace) -> int:
 
     for name in experiment_names():
         module = experiment_named(name)
-        if _stands(_folder(options, module), _config(module, options), options.seed):
-            say(f"{name}: found finished in {_folder(options, module)}")
+        folder = _folder(options, module)
+        if _stands(folder, _config(module, options), options.seed):
+            say(f"{name}: found finished in {folder}")
+        elif _is_finished(folder) and not options.force:
+            raise ValueError(
+                f"{folder} holds a finished run of another seed or configuration; use another"
+                " --out, or --force to replace it."
+            )
         else:
             _make(module, options, force=True)
     return DONE
@@ -120,7 +126,7 @@ def _check(options: argparse.Namespace) -> int:
 
     module = experiment_named(options.name)
     folder = _folder(options, module)
-    result = _record_of(folder, options)
+    result = _record_of(module, folder, options)
     verdicts = module.check(result)
     _show(module, verdicts)
     changed = _changes(folder, verdicts)
@@ -133,7 +139,7 @@ def _plot(options: argparse.Namespace) -> int:
 
     module = experiment_named(options.name)
     folder = _folder(options, module)
-    _draw(module, _record_of(folder, options), folder, options.venue)
+    _draw(module, _record_of(module, folder, options), folder, options.venue)
     return DONE
 
 
@@ -192,44 +198,61 @@ def _changes(folder: Path, verdicts: Sequence[Any]) -> list[str]:
     path = folder / "summary.json"
     if not path.is_file():
         return [f"{path} is missing: there is nothing to compare with."]
-    before = {each["claim"]: each for each in json.loads(path.read_text())["verdicts"]}
+    try:
+        before = {each["claim"]: each for each in json.loads(path.read_text())["verdicts"]}
+    except (ValueError, LookupError, TypeError):
+        return [f"{path} has no verdicts that can be read: there is nothing to compare with."]
     changed = []
     for now in _plain(verdicts):
         then = before.get(now["claim"])
         if then is None:
             changed.append(f"new: {now['claim']}: {_HOLDS[now['holds']]}")
-        elif any(now[word] != then[word] for word in _WORDS):
+        elif any(now[word] != then.get(word) for word in _WORDS):
             changed.append(
-                f"changed: {now['claim']}: {_HOLDS[then['holds']]} ({then['measured']}) is now"
-                f" {_HOLDS[now['holds']]} ({now['measured']})"
+                f"changed: {now['claim']}: {_HOLDS.get(then.get('holds'))}"
+                f" ({then.get('measured')}) is now {_HOLDS[now['holds']]} ({now['measured']})"
             )
     return changed
 
 
-def _record_of(folder: Path, options: argparse.Namespace) -> Any:
+def _record_of(module: ModuleType, folder: Path, options: argparse.Namespace) -> Any:
     from bayesfilt.records import read_record
 
     try:
-        return read_record(folder)
+        result = read_record(folder)
     except FileNotFoundError as error:
         quick = " --quick" if options.quick else ""
         raise ValueError(
             f"no record in {folder}; make it with: python -m experiments run"
             f" {options.name}{quick} --out {options.out}"
         ) from error
+    config = result.attributes.get("config", {})
+    if not isinstance(config, dict) or config.keys() != vars(_config(module, options)).keys():
+        raise ValueError(
+            f"the record in {folder} is not one of {_name(module)}, or of an older one; make it"
+            " again with --force."
+        )
+    return result
 
 
 def _stands(folder: Path, config: Any, seed: int) -> bool:
     """Whether the folder holds a finished run of this very config and seed."""
     from bayesfilt.records import as_plain
-    from bayesfilt.run_directory import MANIFEST_NAME, SUMMARY_NAME
+    from bayesfilt.run_directory import MANIFEST_NAME
 
     try:
         manifest = json.loads((folder / MANIFEST_NAME).read_text())
     except (OSError, ValueError):
         return False
     same = manifest.get("config") == as_plain(config) and manifest.get("seed") == seed
-    return same and (folder / SUMMARY_NAME).is_file()
+    return same and _is_finished(folder)
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether the folder holds the verdicts, which are written last, of whatever run."""
+    from bayesfilt.run_directory import SUMMARY_NAME
+
+    return (folder / SUMMARY_NAME).is_file()
 
 
 def _plain(verdicts: Sequence[Any]) -> list[dict[str, Any]]:

@@ -32,6 +32,9 @@ type Result = Record
 # Bootstraps of `check` and `plot` are a function of the record alone.
 CHECK_SEED = 20_201
 
+# A 90 % bootstrap interval of three seeds leaves out the truth one time in five.
+FEWEST_SEEDS = 5
+
 _NAME = "e[0-9][0-9]_*.py"
 
 
@@ -104,12 +107,24 @@ def below(interval: Interval, bound: float) -> bool | None:
 
 
 def is_the_one(interval: Interval, claimed: float, rivals: Sequence[float]) -> bool | None:
-    """Whether a number is the claimed one: yes, no, or None where a rival is as good.
+    """Whether a number is the claimed one: yes, no, or None where it cannot be told.
 
-    No as soon as the claimed one is outside. An interval that was not found decides nothing.
+    No as soon as the claimed one is outside. Yes needs an interval that holds no rival and is
+    no wider than the way to the nearest: one that merely misses both neighbours has not chosen.
     """
     if not interval.low <= interval.high:
         return None
     if not interval.low <= claimed <= interval.high:
         return False
-    return None if any(interval.low <= rival <= interval.high for rival in rivals) else True
+    ways = [abs(rival - claimed) for rival in rivals]
+    if any(interval.low <= rival <= interval.high for rival in rivals):
+        return None
+    return True if interval.high - interval.low <= min(ways, default=float("inf")) else None
+
+
+def with_enough_seeds(verdicts: Sequence[Verdict], num_seeds: int) -> list[Verdict]:
+    """The same verdicts, none of them judged where seeds are too few for their intervals."""
+    if num_seeds >= FEWEST_SEEDS:
+        return list(verdicts)
+    why = f"; not judged with {num_seeds} seeds, fewer than {FEWEST_SEEDS}"
+    return [each._replace(holds=None, tolerance=each.tolerance + why) for each in verdicts]

@@ -1,8 +1,8 @@
 """Grids of training runs in memory, by the sweep's engine, and back out of a record.
 
 The axes are the same for all optimizers: the learning rate on the mean-loss gradient, and the
-decay as a factor on it ("lr_scaled"). What Adam calls `weight_decay` is for `adam_l2` the
-coefficient of L2.
+decay as a factor on it ("lr_scaled"). What Adam calls `weight_decay` is for `adam_l2` and
+`momentum_l2` the coefficient of L2.
 """
 
 import dataclasses
@@ -28,10 +28,11 @@ from bayesfilt.simulate.sweep_plan import (
     record_spacing,
     run_hash,
 )
-from experiments.contract import check_key
+from experiments.contract import Verdict, below, check_key, spelled
 
 _WIDTHS = (32, 64)  # runs at once, few or many; wider is no faster on two cores
-_QUIET = ("sgdw",)  # the zoo derives their learning rate from the prior variance
+# The zoo derives their learning rate from the prior variance.
+_QUIET, _QUIET_L2 = ("sgdw",), ("sgd_l2", "momentum_l2")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,10 +146,18 @@ def grid_group(grid: Grid) -> Group:
 
 
 def grid_from(record: Record, name: str) -> Grid:
-    """The grid in group `name` of a record."""
-    group = record.groups[name]
-    values = {field: group[field].values for field in Grid._fields if field in group}
-    return Grid(rates=group["learning_rate"].values, decays=group["weight_decay"].values, **values)
+    """The grid in group `name` of a record.
+
+    Raises:
+        ValueError: the group is not there, or something in it.
+    """
+    group = record.groups.get(name, {})
+    where = {**dict(zip(Grid._fields, Grid._fields, strict=True)), **_AXES_OF_RECORD}
+    missing = [each for each in where.values() if each not in group]
+    if missing:
+        what = f"no {', '.join(missing)} in group {name!r}" if group else f"no group {name!r}"
+        raise ValueError(f"The record has {what}: it is not whole, or not of this experiment.")
+    return Grid(**{field: group[each].values for field, each in where.items()})
 
 
 def difference(statistic, first: Grid, second: Grid, *, level: float = 0.9) -> Interval:
@@ -188,6 +197,61 @@ def lowest_log_error(grid: Grid) -> float:
     return float(np.log(lowest)) if 0 < lowest < np.inf else float("nan")
 
 
+def best_at_edge(grid: Grid, *, rates: bool = True) -> bool:
+    """Whether the best cell has the highest decay, or the lowest or highest of several rates.
+
+    A wider grid might then hold a better one. The lowest decay is no such edge: what is next
+    to it is no decay at all.
+
+    Args:
+        grid: its best cell is that of the lowest median error.
+        rates: whether the rates were searched, and not given.
+    """
+    medians = median_over_seeds(grid.test_error)
+    if not np.isfinite(medians).any():
+        return False
+    rate, decay = np.unravel_index(np.argmin(medians), medians.shape)
+    if grid.decays.size > 1 and decay == grid.decays.size - 1:
+        return True
+    return rates and grid.rates.size > 1 and rate in (0, grid.rates.size - 1)
+
+
+def lower_error(
+    claim: str,
+    first: tuple[str, Grid],
+    second: tuple[str, Grid],
+    *,
+    bound: float = 0.0,
+    rates: bool = True,
+) -> Verdict:
+    """Whether the best cell of one grid errs less than that of another, by a log ratio.
+
+    Not judged where the one that loses has its best cell at the edge of its grid.
+
+    Args:
+        claim: in words.
+        first: its name and grid.
+        second: with the same seeds.
+        bound: that the log ratio should be below.
+        rates: whether the rates were searched, and not given.
+    """
+    gap = difference(lowest_log_error, first[1], second[1])
+    holds = below(gap, bound)
+    measured = f"log ratio {spelled(gap)}"
+    for (name, grid), lost in ((first, False), (second, True)):
+        if best_at_edge(grid, rates=rates):
+            measured += f"; best cell of {name} at the edge of its grid"
+            holds = None if holds is lost else holds
+    return Verdict(
+        claim=claim,
+        measured=measured,
+        expected="below 0" if bound == 0 else f"below {bound:g}",
+        tolerance="90 % bootstrap over paired seeds; undecided where it holds the bound, or where"
+        " the loser's best cell is at the edge of its grid",
+        holds=holds,
+    )
+
+
 def cells_of(course: Float[np.ndarray, "rates decays seeds records"]) -> np.ndarray:
     """A course with its cells along one axis: (cells, seeds, records)."""
     return course.reshape(-1, *course.shape[2:])
@@ -218,8 +282,13 @@ def _numbers(group: SweepGroup, rate: float, decay: float) -> Numbers:
     if group.optimizer in _QUIET:
         shrink, ratio = rate * decay, 2 * rate / group.batch_size
         rate, decay = float(np.sqrt(shrink * ratio)), float(np.sqrt(shrink / ratio))
+    elif group.optimizer in _QUIET_L2:  # the setting's decay is the coefficient itself
+        rate = 2 * rate * decay / group.batch_size
     return Numbers(learning_rate=float(rate), weight_decay=float(decay), b1=0.9, b2=0.999, eps=1e-8)
 
+
+# What the axes of a grid are called in a record.
+_AXES_OF_RECORD = {"rates": "learning_rate", "decays": "weight_decay"}
 
 # Experiments that train the same thing on other cells share the compiled program.
 _program = functools.lru_cache(maxsize=16)(build_program)

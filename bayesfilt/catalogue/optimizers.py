@@ -37,6 +37,18 @@ GRADIENT_DESCENT = (
         numbers=(_QUIET_RATE,),
     ),
     Facts(
+        name="sgd_l2",
+        reading="Quiet gradients under a drift that pulls to 0: with one gain for all weights a"
+        " penalty inside the gradient is a pull on the weight, learning rate times weight_decay.",
+        status="limit",
+        reason="of gradients far below eta/sigma^2; the pull goes with the learning rate, and is"
+        " the transition's where sigma^2 batch_size is AdamW's learning rate.",
+        sources=("robbins1951stochastic", "loshchilov2019decoupled"),
+        tags=("REG-1", "REG-3", "OPT-5"),
+        numbers=(_QUIET_RATE,),
+        decay="l2",
+    ),
+    Facts(
         name="momentum",
         reading="A position and a velocity per weight with constant gains, where a gradient moves"
         " the velocity and the velocity the weight.",
@@ -46,6 +58,18 @@ GRADIENT_DESCENT = (
         sources=("polyak1964some", "aitchison2020bayesian"),
         tags=("VEL-1", "VEL-3", "REG-3"),
         numbers=(_QUIET_MOMENTUM_RATE,),
+    ),
+    Facts(
+        name="momentum_l2",
+        reading="Heavy ball's position and velocity with constant gains, where the penalty, like a"
+        " gradient, pulls the velocity first and through it the weight.",
+        status="approximate",
+        reason="as for momentum; the drift's pull would act on the weight at once, the penalty's"
+        " comes late and is still under way when the learning rate falls.",
+        sources=("polyak1964some", "loshchilov2019decoupled"),
+        tags=("VEL-1", "VEL-3", "OPT-5"),
+        numbers=(_QUIET_MOMENTUM_RATE,),
+        decay="l2",
     ),
     Facts(
         name="nesterov",

@@ -41,7 +41,7 @@ class DecaySlope(NamedTuple):
     """d log(best decay) / d log(learning rate), and the rates it rests on."""
 
     slope: Interval
-    num_rates: int  # whose best decay lies inside the grid
+    num_rates: int  # that are any good, and whose best decay lies inside the grid
 
 
 def quadratic_fit(
@@ -150,6 +150,7 @@ def separability(
         ValueError: rates or decays that do not fit the grid, an unknown parametrisation.
     """
     require_one_of("separability", "parametrisations", parametrisation, PARAMETRISATIONS)
+    _require_factor("separability", within)
     errors, log_rates, log_decays = _positive_part("separability", errors, rates, decays)
 
     def fitted(grid: Errors) -> np.ndarray:
@@ -178,37 +179,60 @@ def decay_slope(
     decays: Float[np.ndarray, " decays"],
     *,
     parametrisation: str,
+    within: float = 2.0,
     level: float = 0.9,
     num_resamples: int = 500,
 ) -> DecaySlope:
     """Slope of log best decay on log learning rate, by least squares [GRID-6].
 
     Of the per-step shrink ("paper") the tied filter says 2, a constant lr wd 0, a constant wd 1;
-    of wd ("lr_scaled") each is less by 1.
+    of wd ("lr_scaled") each is less by 1. Rates at which no decay is any good are left out: their
+    best decay is chance, and chance looks like a constant wd.
+
+    Args:
+        key: draws the seeds of the bootstrap.
+        errors: as for `separability`, like `rates` and `decays`.
+        rates: learning rates, above 0.
+        decays: in the "lr_scaled" convention.
+        parametrisation: "lr_scaled" or "paper".
+        within: rates count whose lowest error is at most so many times the grid's.
+        level: of the interval.
+        num_resamples: of the seeds.
 
     Returns:
-        A slope of NaN where fewer than three learning rates have their best decay inside the
-        grid.
+        A slope of NaN where fewer than three such learning rates have their best decay inside
+        the grid.
 
     Raises:
         ValueError: rates or decays that do not fit the grid, an unknown parametrisation.
     """
     require_one_of("decay_slope", "parametrisations", parametrisation, PARAMETRISATIONS)
+    _require_factor("decay_slope", within)
     errors, log_rates, log_decays = _positive_part("decay_slope", errors, rates, decays)
     more = 1.0 if parametrisation == "paper" else 0.0
 
-    def slope(grid: Errors) -> float:
+    def best_decays(grid: Errors) -> np.ndarray:
+        lowest = np.min(median_over_seeds(grid), axis=1)
         best = ridge(grid, np.exp(log_decays)).log_decay
+        return np.where(lowest <= within * np.min(lowest), best, np.nan)
+
+    def slope(grid: Errors) -> float:
+        best = best_decays(grid)
         known = ~np.isnan(best)
         if known.sum() < 3:
             return float("nan")
         return float(np.polyfit(log_rates[known], best[known], 1)[0]) + more
 
-    inside = ~np.isnan(ridge(errors, np.exp(log_decays)).log_decay)
+    inside = ~np.isnan(best_decays(errors))
     return DecaySlope(
         slope=bootstrap(key, slope, errors, level=level, num_resamples=num_resamples),
         num_rates=int(inside.sum()),
     )
+
+
+def _require_factor(owner: str, within: float) -> None:
+    if not within >= 1:
+        raise ValueError(f"{owner} needs within >= 1, got within={within!r}.")
 
 
 def _positive_part(

@@ -124,7 +124,13 @@ def training_side_by_side(
     def record(task: Task, view: SideBySideView) -> dict[str, Any]:
         return _record(task, view, extra)
 
-    return Program(init_state=init_state, step=step, record=record, record_every=record_every)
+    return Program(
+        init_state=init_state,
+        step=step,
+        record=record,
+        record_every=record_every,
+        led_by=lambda params: params[0],
+    )
 
 
 def first_weights(key: PRNGKeyArray, task: Task) -> Params:

@@ -5,6 +5,7 @@ chunks gives the same bits as one that is not.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +52,8 @@ class Program(NamedTuple):
     step: Step
     record: Callable[[Task, Any], dict[str, Any]]
     record_every: int
+    # Of all that is trained, the weights whose loss `last_loss` is.
+    led_by: Callable[[Params], Params] = lambda params: params
 
 
 def check_program(owner: str, num_steps: int, record_every: int) -> None:
@@ -63,13 +66,14 @@ def start(program: Program, key: PRNGKeyArray, task: Task, params: Params | None
     """The state before the first step; the same key gives every optimizer the same start."""
     init_key, batch_key = jax.random.split(key)
     params = task.init_params(init_key) if params is None else params
+    loss = jax.eval_shape(partial(_first_loss, task), program.led_by(params), batch_key)
     return Carry(
         step=jnp.zeros((), jnp.int32),
         batch_key=batch_key,
         params=params,
         opt_state=program.init_state(params),
         diverged_at=jnp.full((), NEVER, jnp.int32),
-        last_loss=jnp.full((), jnp.nan, jnp.result_type(float)),
+        last_loss=jnp.full((), jnp.nan, loss.dtype),
     )
 
 
@@ -108,6 +112,11 @@ def run(
     carry = start(program, key, task, params)
     carry, (step, records) = advance(program, task, carry, num_steps)
     return finished(carry, step, records)
+
+
+def _first_loss(task: Task, params: Params, batch_key: PRNGKeyArray) -> Float[Array, ""]:
+    """Loss of the first step; only its dtype is asked for."""
+    return task.loss(params, task.sample_batch(batch_key, jnp.zeros((), jnp.int32)))
 
 
 def finished(carry: Carry, step: Int[Array, " records"], records: dict[str, Any]) -> RunRecord:

@@ -137,5 +137,5 @@ def moved(
         params=keep_if(healthy, params, carry.params),
         opt_state=keep_if(healthy, opt_state, carry.opt_state),
         diverged_at=diverged_at,
-        last_loss=jnp.where(seen, loss.astype(carry.last_loss.dtype), carry.last_loss),
+        last_loss=jnp.where(seen, loss, carry.last_loss),
     )

@@ -17,12 +17,12 @@ import jax
 import numpy as np
 
 from bayesfilt.simulate import simulate
+from bayesfilt.simulate.chunk_record import chunk_record
 from bayesfilt.simulate.sweep import Sweep
 from bayesfilt.simulate.sweep_chunk import (
     RECORDED,
     ChunkProgram,
     build_program,
-    chunk_record,
     execute_chunk,
 )
 from bayesfilt.simulate.sweep_plan import SweepPlan, chunks_of, optimizer_of, plan_sweep
@@ -43,15 +43,19 @@ _RATES = 16  # learning rates in the sweep; the rest of its runs are seeds
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
-def plan_for(num_runs: int, num_steps: int) -> SweepPlan:
-    """A sweep of so many distinct runs."""
-    sweep = Sweep(
+def sweep_of(num_runs: int, num_steps: int) -> Sweep:
+    """A sweep of so many distinct runs; a multiple of the number of learning rates."""
+    return Sweep(
         learning_rate=f"log:1e-4:1e-2:{_RATES}",
         num_steps=(num_steps,),
         batch_sizes=(BATCH_SIZE,),
         seeds=max(1, num_runs // _RATES),
     )
-    return plan_sweep(sweep)
+
+
+def plan_for(num_runs: int, num_steps: int) -> SweepPlan:
+    """The same, spelled out."""
+    return plan_sweep(sweep_of(num_runs, num_steps))
 
 
 def matrix_products() -> object:

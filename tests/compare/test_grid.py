@@ -192,6 +192,23 @@ def test_an_angle_about_90_degrees_has_no_interval_of_180():
     assert found.ridge_angle.high - found.ridge_angle.low < 15
 
 
+def test_rates_at_which_nothing_is_learnt_do_not_bend_the_slope():
+    # Along the valley wd goes like 1/rate: a slope of 0. At chance the best decay is anywhere.
+    rates, decays = np.geomspace(1e-3, 0.1, 9), np.geomspace(1e-3, 10, 9)
+    u, v = np.meshgrid(np.log(rates / 0.01), np.log(decays / 0.1), indexing="ij")
+    noise = np.random.default_rng(3).standard_normal((9, 9, 5))
+    errors = 0.1 * np.exp(0.03 * (u + v) ** 2 + 0.01 * u**2)[..., None] * np.exp(0.001 * noise)
+    for useless in (0, 1, 3):
+        errors[9 - useless :] = 0.88 + 0.01 * noise[9 - useless :]
+        found = decay_slope(
+            KEY, errors, rates, decays, parametrisation="paper", within=1.5, num_resamples=50
+        )
+        assert found.num_rates <= 9 - useless
+        assert abs(found.slope.estimate) < 0.1 and found.slope.high < 0.2
+    with pytest.raises(ValueError, match="within >= 1"):
+        decay_slope(KEY, errors, rates, decays, parametrisation="paper", within=0.5)
+
+
 @pytest.mark.equation("GRID-6")
 @pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
 def test_the_slope_of_the_best_shrink_is_the_power_it_was_made_with(power):

@@ -110,7 +110,12 @@ def test_seeds_are_distinct_and_follow_the_key():
 @pytest.fixture
 def call(monkeypatch, capsys, tmp_path):
     """Call the command; experiments answer at once with a made-up result."""
-    made = record({"first_period": 200}, adamw__restarts=grid(pace=8.0), adamw__cosine=grid())
+    config = dataclasses.asdict(experiment_named("e03").QUICK)
+    made = record(
+        {"first_period": 200, "config": config},
+        adamw__restarts=grid(pace=8.0),
+        adamw__cosine=grid(),
+    )
     calls = []
 
     def run(config, key):
@@ -160,8 +165,46 @@ def test_all_goes_on_where_it_stopped(call, monkeypatch):
     assert call("all", "--quick")[0] == 0
     assert "found finished" in call("all", "--quick")[1]
     assert len(call.calls) == 1
-    call("all", "--quick", "--seed", 1)
+    code, _, err = call("all", "--quick", "--seed", 1)
+    assert (code, len(call.calls)) == (2, 1)
+    assert "a finished run of another seed or configuration" in err
+    assert call("all", "--quick", "--seed", 1, "--force")[0] == 0
     assert len(call.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda made: made.groups.pop("adamw/restarts"), "no group 'adamw/restarts'"),
+        (
+            lambda made: made.groups["adamw/restarts"].pop("test_error"),
+            "no test_error in group 'adamw/restarts'",
+        ),
+        (lambda made: made.attributes.update(config={"problems": []}), "is not one of e03"),
+    ],
+)
+def test_a_record_that_is_not_whole_or_of_something_else_is_one_line(
+    call, tmp_path, spoil, message
+):
+    call("run", "e03", "--quick")
+    folder = tmp_path / "e03_warm_restarts-quick"
+    made = read_record(folder)
+    spoil(made)
+    (folder / "record.nc").unlink()
+    write_record(made, folder)
+    for verb in ("check", "plot"):
+        code, _, err = call(verb, "e03", "--quick")
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+
+
+def test_verdicts_that_cannot_be_read_are_nothing_to_compare_with(call, tmp_path):
+    call("run", "e03", "--quick")
+    for text in ("{}", "nonsense", '{"verdicts": [{"claim": "x"}, 3]}'):
+        (tmp_path / "e03_warm_restarts-quick" / "summary.json").write_text(text)
+        code, out, _ = call("check", "e03", "--quick")
+        assert code == 0
+        assert "nothing to compare with" in out
 
 
 def test_list_names_every_experiment_and_its_claim(call):

@@ -259,6 +259,8 @@ def fed(optimizer, gradient_of):
 @members
 def test_a_weight_without_gradient_decays_by_its_convention_through_a_schedule(name):
     decay = OPTIMIZERS[name].facts.decay
+    if decay == "l2" and "learning_rate" in OPTIMIZERS[name].facts.defaults:
+        name = f"{name}:learning_rate={LEARNING_RATE}"  # its default rests on the decay
     updates = fed(
         member(name, schedule=RESTARTS), lambda params: jax.tree.map(jnp.zeros_like, params)
     )

@@ -38,6 +38,8 @@ BY_HAND = {
     "sgd": quiet(),
     "momentum": quiet(0.9),
     "nesterov": quiet(0.9, nesterov=True),
+    "sgd_l2": optax.chain(optax.add_decayed_weights(0.1), quiet()),
+    "momentum_l2": optax.chain(optax.add_decayed_weights(0.1), quiet(0.9)),
     "sgd:learning_rate=0.3": optax.sgd(0.3),
     "momentum:learning_rate=0.3": optax.sgd(0.3, momentum=0.9),
     "rmsprop": optax.rmsprop(0.01, decay=0.99, eps=1e-8, eps_in_sqrt=False),
@@ -102,7 +104,25 @@ def test_badam_s_memory_of_the_velocity_is_b1():
     np.testing.assert_array_equal(replayed(given), replayed(made))
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "sgdw"])
+def test_a_penalty_is_decoupled_decay_until_there_is_momentum():
+    rate, l2 = 0.3, 0.1
+    last, buffer, params, plain, heavy = np.zeros(3), np.zeros(3), np.array(PARAMS["w"]), [], []
+    for gradient in STREAM:  # torch.optim.SGD(weight_decay=l2), written out
+        plain.append(-rate * gradient - rate * l2 * (params + last))
+        last = last + plain[-1]
+    for gradient in STREAM:
+        buffer = 0.9 * buffer + gradient + l2 * params
+        heavy.append(-rate * buffer)
+        params = params + heavy[-1]
+    for name, wanted in (("sgd_l2", plain), ("momentum_l2", heavy)):
+        found = replayed(named_optimizer(f"{name}:learning_rate={rate}", setting()).optimizer)
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+QUIET = ["sgd", "sgd_l2", "momentum", "momentum_l2", "nesterov", "sgdw"]
+
+
+@pytest.mark.parametrize("name", QUIET)
 def test_without_a_prior_gradient_descent_needs_a_rate_of_its_own(name):
     with pytest.raises(ValueError, match=f"{name} needs weight_decay > 0.*{name}:learning_rate="):
         named_optimizer(name, setting(weight_decay=0.0))

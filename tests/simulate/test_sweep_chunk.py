@@ -3,6 +3,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 
 from bayesfilt.records import read_record, write_record
 from bayesfilt.simulate import simulate
+from bayesfilt.simulate.chunk_record import RUNS, chunk_record
 from bayesfilt.simulate.probes import update_rms, weight_rms
 from bayesfilt.simulate.sweep import Sweep
 from bayesfilt.simulate.sweep_chunk import (
     ChunkProgram,
     build_program,
-    chunk_record,
     execute_chunk,
     pieces_of,
 )
@@ -101,6 +102,13 @@ def test_each_run_of_a_chunk_is_the_run_by_itself_to_rounding(settings, rtol):
     assert np.all(outcome.summary.diverged_at == -1)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_chunk_s_losses_have_the_dtype_of_its_group(dtype):
+    plan = plan_of(num_steps=(4,), seeds=2, dtype=dtype)
+    outcome = outcome_of(build_program(plan.groups[0]), plan.runs, 2)
+    assert outcome.summary.last_finite_loss.dtype == outcome.records["loss"].dtype == dtype
+
+
 def test_place_and_padding_do_not_change_a_bit(plan, program, whole):
     backwards = outcome_of(program, plan.runs[7::-1], 8)
     same_bits(jax.tree.map(lambda a: a[::-1], numbers_in(backwards)), numbers_in(whole))
@@ -147,7 +155,7 @@ def test_a_run_that_diverges_is_recorded_and_frozen_and_harms_nobody():
     same_bits(*(jax.tree.map(lambda a: a[others], numbers_in(o)) for o in (outcome, neighbours)))
 
     group, run = sick.groups[0], sick.runs[1]
-    numbers = Numbers(*map(np.float32, run.numbers))
+    numbers = Numbers(*map(jnp.float32, run.numbers))
     alone = single_run(group, numbers, run.seed, program.task)
     step = int(alone.diverged_at)
     assert 5 < step < 24
@@ -234,7 +242,7 @@ def test_a_full_trace_has_every_step_and_the_same_records():
         "update_rms": update_rms,
         "test_loss": lambda t, v: t.evaluate(v.params)["test_loss"],
     }
-    numbers = Numbers(*map(np.float32, run.numbers))
+    numbers = Numbers(*map(jnp.float32, run.numbers))
     alone = single_run(group, numbers, run.seed, program.task, probes=probes).records
     assert outcome.trace.keys() | {"test_loss"} == probes.keys()
     for name, values in outcome.trace.items():
@@ -250,7 +258,7 @@ def test_the_record_of_a_chunk_comes_back_from_its_file(plan, whole, tmp_path):
     record = chunk_record(plan, whole)
     again = read_record(write_record(record, tmp_path))
     assert again.attributes == record.attributes
-    runs = again.groups["runs"]
+    runs = again.groups[RUNS]
     assert runs["hash"].values.tolist() == [run.hash for run in plan.runs[:8]]
     for name in Numbers._fields:
         assert runs[name].values.tolist() == [getattr(run.numbers, name) for run in plan.runs[:8]]

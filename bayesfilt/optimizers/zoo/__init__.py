@@ -37,7 +37,9 @@ __all__ = [
 
 _BUILDERS: dict[str, Callable[..., NamedOptimizer]] = {
     "sgd": gradient_descent.sgd,
+    "sgd_l2": gradient_descent.sgd_l2,
     "momentum": gradient_descent.momentum,
+    "momentum_l2": gradient_descent.momentum_l2,
     "nesterov": gradient_descent.nesterov,
     "sgdw": gradient_descent.sgdw,
     "adagrad": adaptive.adagrad,

@@ -15,10 +15,22 @@ def sgd(setting: Setting, *, learning_rate: Scalar | None) -> NamedOptimizer:
     return stepping(optax.sgd(setting.scheduled(rate)), 0.0)
 
 
+def sgd_l2(setting: Setting, *, learning_rate: Scalar | None) -> NamedOptimizer:
+    """SGD with the setting's weight decay as the coefficient of an L2 penalty."""
+    rate = quiet_rate("sgd_l2", setting, learning_rate)
+    return _penalised(setting, optax.sgd(setting.scheduled(rate)))
+
+
 def momentum(setting: Setting, *, learning_rate: Scalar | None) -> NamedOptimizer:
     """Heavy ball on the sum of past gradients, as torch and optax have it."""
     rate = _rate_on_the_sum("momentum", setting, learning_rate)
     return stepping(optax.sgd(setting.scheduled(rate), momentum=setting.b1), 0.0)
+
+
+def momentum_l2(setting: Setting, *, learning_rate: Scalar | None) -> NamedOptimizer:
+    """Heavy ball with an L2 penalty inside the gradient, as torch has it."""
+    rate = _rate_on_the_sum("momentum_l2", setting, learning_rate)
+    return _penalised(setting, optax.sgd(setting.scheduled(rate), momentum=setting.b1))
 
 
 def nesterov(setting: Setting, *, learning_rate: Scalar | None) -> NamedOptimizer:
@@ -51,6 +63,11 @@ def quiet_rate(owner: str, setting: Setting, learning_rate: Scalar | None) -> Sc
             f" the batch size. Or give it one of its own, as {owner}:learning_rate=0.1."
         )
     return setting.transition.stationary_variance * setting.batch_size
+
+
+def _penalised(setting: Setting, optimizer: optax.GradientTransformation) -> NamedOptimizer:
+    """Add the gradient of weight_decay |w|^2/2 to what the optimizer sees: torch's weight_decay."""
+    return stepping(optax.chain(optax.add_decayed_weights(setting.weight_decay), optimizer), 0.0)
 
 
 def _rate_on_the_sum(owner: str, setting: Setting, learning_rate: Scalar | None) -> Scalar:
