@@ -5,6 +5,8 @@ of steps (normalised decay), and it does not depend on it (the filter's shrink i
 which knows no budget).
 Source: Loshchilov and Hutter (2019), appendix B.1 and supplement 3; the tied decay of the filter.
 Refuted by: a slope of log best shrink on log steps whose interval leaves out -1/2, or 0.
+A slope of 0 does not single the filter out: a decay that follows the size of the data set and not
+the number of steps (Wang and Aitchison, 2025) has it as well.
 Cost of PAPER: 702 runs of the MLP (3.7 million steps).
 """
 
