@@ -63,7 +63,10 @@ class _Asked:
         """What was set, by the names of a sweep; the file's part first."""
         names = [field.name for field in dataclasses.fields(self)]
         given = {name: getattr(self, name) for name in names if name not in _NOT_OF_THE_SWEEP}
-        set_here = {name: value for name, value in given.items() if value not in (None, False)}
+        # A flag that is 0 was given: it equals False, and is not it.
+        set_here = {
+            name: value for name, value in given.items() if value is not None and value is not False
+        }
         if self.seeds and len(self.seeds) == 1:
             set_here["seeds"] = self.seeds[0]
         return {**_read_config(self.config), **set_here}

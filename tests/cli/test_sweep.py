@@ -94,6 +94,13 @@ def test_flags_and_a_file_give_the_same_sweep_and_a_flag_goes_first(bayesfilt, t
     assert both == Sweep(**{**AXES, "learning_rate": "1e-3", "seeds": (4, 7), "full_trace": True})
 
 
+def test_a_flag_that_is_zero_was_given(bayesfilt, toml):
+    del bayesfilt
+    path = toml("label_noise = 0.2\ndraw_seed = 5\nsubset = 300\n")
+    zeros = Plan(config=path, label_noise=0.0, draw_seed=0, subset=0, record_points=0, width=0)
+    assert zeros.settings() == {"label_noise": 0.0, "draw_seed": 0, "subset": 0, "record_points": 0}
+
+
 def test_a_plan_says_what_a_sweep_costs_and_writes_nothing(bayesfilt, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     answer = bayesfilt("sweep", "plan", *WORDS)
