@@ -80,6 +80,12 @@ class Sweep:
         self._settle("batch_sizes", _whole_numbers("batch_sizes", self.batch_sizes, 1))
         self._settle("num_steps", _whole_numbers("num_steps", self.num_steps, 1))
         self._settle("seeds", _seeds(self.seeds))
+        for name in ("subset", "label_noise", "record_points", "draw_seed"):
+            if isinstance(value := getattr(self, name), list | tuple):
+                raise ValueError(f"Sweep needs one {name} for all runs, got {name}={value!r}.")
+        for name in ("full_trace", "skip_invalid"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"Sweep needs true or false for {name}, got {value!r}.")
         require_at_least("Sweep", "draw_seed", self.draw_seed, 0)
         for name in NUMBER_AXES:
             spec = getattr(self, name)
