@@ -33,7 +33,8 @@ class _Asked:
     batch_sizes: tuple[int, ...] | None = None  # without it, 64
     num_steps: tuple[int, ...] | None = None  # without it, 1000
     # 1e-3,1e-2 or log:LOW:HIGH:N or lin:LOW:HIGH:N or draw:LOW:HIGH:N (random, uniform in the
-    # logarithm; all drawn axes together are one dimension); without it, log:1e-4:1e-1:7.
+    # logarithm; all drawn axes together are one dimension). AdamW's; what other optimizers take
+    # follows from it by the dictionary; without it, log:1e-4:1e-1:7.
     learning_rate: str | None = None
     weight_decay: str | None = None  # in the same way; without it, 0.1
     b1: str | None = None  # without it, 0.9
@@ -169,7 +170,7 @@ class Show:
     """Say how far a sweep is and which cells are best."""
 
     folder: Path  # of the sweep
-    by: str = "final_test_loss"  # lowest median over the seeds is best
+    by: str = "final_test_loss"  # lowest median over the seeds is best; highest of an accuracy
 
     def run(self) -> int:
         """Verify every chunk, read the results, print a row for each optimizer."""

@@ -7,8 +7,10 @@ import signal
 import sys
 
 import pytest
+import xarray
 
 from bayesfilt.commands.sweep import Plan, Run
+from bayesfilt.commands.sweep_tables import _best
 from bayesfilt.simulate.store import read_store
 from bayesfilt.simulate.sweep import Sweep
 from tests.simulate.sweeps import execution
@@ -156,6 +158,16 @@ def test_a_sweep_runs_goes_on_and_is_shown(bayesfilt, toml, tmp_path):
     assert by_size.code == 0 and "final_weight_rms" in by_size.out
     line = bayesfilt("sweep", "show", "--folder", out, "--by", "final_test_los").only_line
     assert "got 'final_test_los'. Did you mean 'final_test_loss'" in line
+
+
+def test_the_best_accuracy_is_the_highest():
+    dims = ("learning_rate", "seed")
+    found = xarray.Dataset(
+        {name: (dims, [[0.6, 0.7], [0.8, 0.9]]) for name in ("final_test_accuracy", "loss")},
+        {"learning_rate": [0.1, 0.2]},
+    )
+    assert _best(found, "final_test_accuracy") == ["0.85", "learning_rate 0.2"]
+    assert _best(found, "loss") == ["0.65", "learning_rate 0.1"]
 
 
 def test_shards_are_run_and_merged(bayesfilt, tmp_path):
