@@ -18,8 +18,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.stages import Wrapped
 from jaxtyping import Array, Float, Int
 
-from bayesfilt.provenance import versions
-from bayesfilt.records import Record, variable
 from bayesfilt.simulate import probes
 from bayesfilt.simulate.chunks import MOST_STEPS
 from bayesfilt.simulate.program import NEVER, Carry, Program, advance, blank_if, start
@@ -28,7 +26,6 @@ from bayesfilt.simulate.sweep_plan import (
     Numbers,
     PlannedRun,
     SweepGroup,
-    SweepPlan,
     optimizer_of,
     task_of,
 )
@@ -181,44 +178,6 @@ def pieces_of(group: SweepGroup) -> list[int]:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether a device says that it has no memory left."""
     return "RESOURCE_EXHAUSTED" in str(error)
-
-
-def chunk_record(plan: SweepPlan, outcome: ChunkOutcome) -> Record:
-    """The file of a chunk: one group "runs", by run and by recorded step.
-
-    What took time is left out, so that the same chunk computed twice is the same record.
-    """
-    chunk, group = outcome.chunk, plan.groups[outcome.chunk.group]
-    columns = zip(*(run.numbers for run in chunk.runs), strict=True)
-    configured = {
-        "hash": np.asarray([run.hash for run in chunk.runs]),
-        **dict(zip(Numbers._fields, map(np.asarray, columns), strict=True)),
-        "seed": np.asarray([run.seed for run in chunk.runs], np.int64),
-    }
-    ended = {
-        "diverged_at": outcome.summary.diverged_at,
-        "last_finite_loss": outcome.summary.last_finite_loss,
-        **{f"final_{name}": values for name, values in outcome.summary.final.items()},
-    }
-    traced = {f"{name}_trace": values for name, values in outcome.trace.items()}
-    runs = {
-        **{name: variable("run", values) for name, values in (configured | ended).items()},
-        "step": variable("record", group.record_steps),
-        **{name: variable(("run", "record"), found) for name, found in outcome.records.items()},
-        **{name: variable(("run", "trace_step"), found) for name, found in traced.items()},
-    }
-    attributes = {
-        "sweep_hash": plan.hash,
-        "group": chunk.group,
-        "chunk": chunk.index,
-        "configuration": group.configuration,
-        "width": chunk.width,
-        "executed_width": outcome.executed_width,
-        "halved": outcome.executed_width < chunk.width,
-        "num_devices": outcome.num_devices,
-        "versions": versions(),
-    }
-    return Record(groups={"runs": runs}, attributes=attributes)
 
 
 def _advance(

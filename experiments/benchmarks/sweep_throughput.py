@@ -17,12 +17,12 @@ import jax
 import numpy as np
 
 from bayesfilt.simulate import simulate
+from bayesfilt.simulate.chunk_record import chunk_record
 from bayesfilt.simulate.sweep import Sweep
 from bayesfilt.simulate.sweep_chunk import (
     RECORDED,
     ChunkProgram,
     build_program,
-    chunk_record,
     execute_chunk,
 )
 from bayesfilt.simulate.sweep_plan import SweepPlan, chunks_of, optimizer_of, plan_sweep

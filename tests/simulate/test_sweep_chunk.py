@@ -3,6 +3,7 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 
 from bayesfilt.records import read_record, write_record
 from bayesfilt.simulate import simulate
+from bayesfilt.simulate.chunk_record import chunk_record
 from bayesfilt.simulate.probes import update_rms, weight_rms
 from bayesfilt.simulate.sweep import Sweep
 from bayesfilt.simulate.sweep_chunk import (
     ChunkProgram,
     build_program,
-    chunk_record,
     execute_chunk,
     pieces_of,
 )
@@ -147,7 +148,7 @@ def test_a_run_that_diverges_is_recorded_and_frozen_and_harms_nobody():
     same_bits(*(jax.tree.map(lambda a: a[others], numbers_in(o)) for o in (outcome, neighbours)))
 
     group, run = sick.groups[0], sick.runs[1]
-    numbers = Numbers(*map(np.float32, run.numbers))
+    numbers = Numbers(*map(jnp.float32, run.numbers))
     alone = single_run(group, numbers, run.seed, program.task)
     step = int(alone.diverged_at)
     assert 5 < step < 24
@@ -234,7 +235,7 @@ def test_a_full_trace_has_every_step_and_the_same_records():
         "update_rms": update_rms,
         "test_loss": lambda t, v: t.evaluate(v.params)["test_loss"],
     }
-    numbers = Numbers(*map(np.float32, run.numbers))
+    numbers = Numbers(*map(jnp.float32, run.numbers))
     alone = single_run(group, numbers, run.seed, program.task, probes=probes).records
     assert outcome.trace.keys() | {"test_loss"} == probes.keys()
     for name, values in outcome.trace.items():

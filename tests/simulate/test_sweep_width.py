@@ -7,8 +7,9 @@ import pytest
 
 from bayesfilt.records import Record
 from bayesfilt.simulate import sweep_width
+from bayesfilt.simulate.chunk_record import chunk_record
 from bayesfilt.simulate.sweep import Sweep
-from bayesfilt.simulate.sweep_chunk import build_program, chunk_record, execute_chunk
+from bayesfilt.simulate.sweep_chunk import build_program, execute_chunk
 from bayesfilt.simulate.sweep_plan import Execution, chunks_of, plan_sweep
 from bayesfilt.simulate.sweep_width import (
     largest_power_of_two,
