@@ -33,7 +33,8 @@ class _Asked:
     batch_sizes: tuple[int, ...] | None = None  # without it, 64
     num_steps: tuple[int, ...] | None = None  # without it, 1000
     # 1e-3,1e-2 or log:LOW:HIGH:N or lin:LOW:HIGH:N or draw:LOW:HIGH:N (random, uniform in the
-    # logarithm; all drawn axes together are one dimension); without it, log:1e-4:1e-1:7.
+    # logarithm; all drawn axes together are one dimension). AdamW's; what other optimizers take
+    # follows from it by the dictionary; without it, log:1e-4:1e-1:7.
     learning_rate: str | None = None
     weight_decay: str | None = None  # in the same way; without it, 0.1
     b1: str | None = None  # without it, 0.9
@@ -63,7 +64,10 @@ class _Asked:
         """What was set, by the names of a sweep; the file's part first."""
         names = [field.name for field in dataclasses.fields(self)]
         given = {name: getattr(self, name) for name in names if name not in _NOT_OF_THE_SWEEP}
-        set_here = {name: value for name, value in given.items() if value not in (None, False)}
+        # A flag that is 0 was given: it equals False, and is not it.
+        set_here = {
+            name: value for name, value in given.items() if value is not None and value is not False
+        }
         if self.seeds and len(self.seeds) == 1:
             set_here["seeds"] = self.seeds[0]
         return {**_read_config(self.config), **set_here}
@@ -166,7 +170,7 @@ class Show:
     """Say how far a sweep is and which cells are best."""
 
     folder: Path  # of the sweep
-    by: str = "final_test_loss"  # lowest median over the seeds is best
+    by: str = "final_test_loss"  # lowest median over the seeds is best; highest of an accuracy
     # Draw learning rate x decay heatmaps into this folder; say how separable they are.
     figures: Path | None = None
 

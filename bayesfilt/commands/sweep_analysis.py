@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bayesfilt.commands.console import note, number, say, show_table
+from bayesfilt.commands.sweep_tables import is_accuracy
 from bayesfilt.simulate.merged import FINISHED
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def analyse(tree: "xarray.DataTree", by: str, folder: Path) -> None:
     for each in found:
         _show_grids(each, by)
         name = "heatmaps" if len(found) == 1 else f"{each.task}/heatmaps"
-        groups[name] = heatmap_group(key, each.panels, error=by)
+        groups[name] = heatmap_group(key, each.panels, error=_error(by))
     files = draw_all(Record(groups=groups, attributes={}), folder)
     say(f"Figures  {folder}: {len(files) // 2}, each as PNG and PDF")
 
@@ -64,8 +65,9 @@ def _nodes(tree: "xarray.DataTree", by: str) -> tuple[list[str], list["xarray.Da
         dataset = node.to_dataset()
         if by in dataset:
             finished = (dataset["status"] == FINISHED).reset_coords(drop=True)
+            error = 1 - dataset[by] if is_accuracy(by) else dataset[by]
             names.append(str(task))
-            arrays.append(dataset[by].assign_coords(finished=finished))
+            arrays.append(error.assign_coords(finished=finished))
     return names, arrays
 
 
@@ -119,7 +121,7 @@ def _show_grids(found: Panels, by: str) -> None:
 
     key = jax.random.key(0)
     columns = (
-        "grid:", f"best median {by}\n(90 % interval)", "learning\nrate", "weight\ndecay",
+        "grid:", f"best median {_error(by)}\n(90 % interval)", "learning\nrate", "weight\ndecay",
         "off-diagonal\n(wd)", "off-diagonal\n(shrink)", "slope of the\nbest shrink",
     )  # fmt: skip
     rows = []
@@ -137,6 +139,11 @@ def _show_grids(found: Panels, by: str) -> None:
     show_table(f"{found.task}: learning rate and decay", columns, rows)
     say("off-diagonal 0: learning rate and decay can be tuned apart; near 1 or -1: only together.")
     say("slope of log best shrink on log learning rate: tied filter 2, torch's factor 1, apart 0.")
+
+
+def _error(by: str) -> str:
+    """What is drawn of a result: an error, the lower the better."""
+    return f"1 - {by}" if is_accuracy(by) else by
 
 
 def _spelled(interval: "Interval") -> str:

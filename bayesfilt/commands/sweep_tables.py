@@ -92,6 +92,11 @@ def _ends_in(node: "xarray.DataTree") -> list[str]:
     ]
 
 
+def is_accuracy(by: str) -> bool:
+    """Whether more of it is better."""
+    return by.endswith("accuracy")
+
+
 def _counts(here: "xarray.Dataset") -> list[str]:
     possible = (here["status"] != IMPOSSIBLE).sum()
     done = here["status"] == FINISHED
@@ -100,13 +105,14 @@ def _counts(here: "xarray.Dataset") -> list[str]:
 
 
 def _best(here: "xarray.Dataset", by: str) -> list[str]:
-    """The lowest median over the seeds, and where; a cell with a diverged run has none."""
+    """The best median over the seeds, and where; a cell with a diverged run has none."""
     if by not in here:
         return ["-", "-"]
     medians = here[by].median("seed", skipna=False)
     if not np.isfinite(medians).any():
         return ["-", "-"]
-    best = medians.isel(medians.argmin(...))
+    # An accuracy is the better the higher, all else the lower.
+    best = medians.isel(medians.argmax(...) if is_accuracy(by) else medians.argmin(...))
     names = [name for name in medians.dims if medians.sizes[name] > 1]
     at = [f"{name} {_word(best[name].item())}" for name in names]
     return [number(float(best)), ", ".join(map(str, at)) or "the only cell"]

@@ -117,7 +117,7 @@ def tied_shrink(
     transition = (drift_scale, stationary_variance)
     eta, sigma2 = map(concrete_number, transition)
     if eta is not None and sigma2 is not None and eta > 0 and sigma2 > 0:
-        shrink = eta**2 / (2 * sigma2)
+        shrink = eta * (eta / (2 * sigma2))  # inf where a power would raise
         if shrink >= 1:
             raise ValueError(
                 "tied weight decay needs drift_scale^2 / (2 * stationary_variance) < 1, got "

@@ -158,11 +158,17 @@ def read_sweep_manifest(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not the manifest of a sweep, or is truncated.") from error
     if kind != _KIND:
         raise ValueError(f"{path} is not the manifest of a sweep: it is that of a {kind}.")
+    if not isinstance(version, int):
+        raise ValueError(f"{path} needs a whole number for its schema_version, got {version!r}.")
     if version > STORE_SCHEMA_VERSION:
         raise ValueError(
             f"{path} has sweep schema {version} and this bayesfilt knows up to"
             f" {STORE_SCHEMA_VERSION}: a newer bayesfilt wrote it."
         )
+    kinds = {"sweep": dict, "sweep_hash": str, "groups": list, "versions": dict, "device": dict}
+    for name, wanted in kinds.items():
+        if not isinstance(manifest.get(name), wanted):
+            raise ValueError(f"{path} lacks part of a sweep's manifest: {name}.")
     return manifest
 
 
@@ -297,6 +303,13 @@ def _store(
         notes = () if made_here else _differences(manifest, device)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{folder / MANIFEST_NAME} lacks part of a sweep's manifest.") from error
+    for execution in found:
+        least = min(execution[:2]) if all(type(each) is int for each in execution[:2]) else 0
+        if least < 1:
+            raise ValueError(
+                f"{folder / MANIFEST_NAME} needs a width and a number of devices >= 1, got"
+                f" width={execution.width!r}, num_devices={execution.num_devices!r}."
+            )
     if len(found) != len(plan.groups):
         raise ValueError(
             f"{folder / MANIFEST_NAME} has {len(found)} groups, its sweep {len(plan.groups)}."

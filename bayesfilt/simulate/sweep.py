@@ -9,18 +9,18 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bayesfilt.catalogue import OPTIMIZER_FACTS, SCHEDULE_FACTS, Facts, canonical
 from bayesfilt.checks import (
     require_at_least,
     require_fraction,
     require_number,
     require_one_of,
 )
-from bayesfilt.optimizers.zoo import OPTIMIZERS, SCHEDULES
 from bayesfilt.tasks import TASK_NAMES
 
 NUMBER_AXES = ("learning_rate", "weight_decay", "b1", "b2", "eps")
@@ -74,16 +74,23 @@ class Sweep:
 
     def __post_init__(self) -> None:
         """Check at once, and bring every axis to a tuple without repeats."""
-        self._settle("optimizers", _words("optimizers", self.optimizers, OPTIMIZERS))
+        self._settle("optimizers", _named("optimizers", self.optimizers, OPTIMIZER_FACTS))
         self._settle("tasks", _words("tasks", self.tasks, TASK_NAMES))
-        self._settle("schedules", _words("schedules", self.schedules, SCHEDULES))
+        self._settle("schedules", _named("schedules", self.schedules, SCHEDULE_FACTS))
         self._settle("batch_sizes", _whole_numbers("batch_sizes", self.batch_sizes, 1))
         self._settle("num_steps", _whole_numbers("num_steps", self.num_steps, 1))
         self._settle("seeds", _seeds(self.seeds))
+        for name in ("subset", "label_noise", "record_points", "draw_seed"):
+            if isinstance(value := getattr(self, name), list | tuple):
+                raise ValueError(f"Sweep needs one {name} for all runs, got {name}={value!r}.")
+        for name in ("full_trace", "skip_invalid"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ValueError(f"Sweep needs true or false for {name}, got {value!r}.")
         require_at_least("Sweep", "draw_seed", self.draw_seed, 0)
         for name in NUMBER_AXES:
             spec = getattr(self, name)
             self._settle(name, spec.strip() if isinstance(spec, str) else _numbers(name, spec))
+        _require_axes_that_count(self.optimizers, self.axes())
         counts = {name: len(axis.values) for name, axis in self.axes().items() if axis.drawn}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"{count} of {name}" for name, count in counts.items())
@@ -256,13 +263,35 @@ def _seeds(seeds: Any) -> tuple[int, ...]:
 
 
 def _words(name: str, values: Any, known: Iterable[str]) -> tuple[str, ...]:
-    """Known names without repeats; what follows a colon are a name's own numbers."""
+    """Known names without repeats."""
     many = [values] if isinstance(values, str) else list(values)
     _require_some(name, many)
     for value in many:
-        if str(value).partition(":")[0] not in known:
-            require_one_of("Sweep", name, value, known)
+        require_one_of("Sweep", name, value, known)
     return tuple(dict.fromkeys(many))
+
+
+def _named(name: str, values: Any, known: Sequence[Facts]) -> tuple[str, ...]:
+    """Names of the zoo with their own numbers, each in one spelling, without repeats."""
+    many = [values] if isinstance(values, str) else list(values)
+    _require_some(name, many)
+    names = [facts.name for facts in known]
+    for value in many:
+        if str(value).partition(":")[0] not in names:
+            require_one_of("Sweep", name, value, names)
+    return tuple(dict.fromkeys(canonical(name, value, known) for value in many))
+
+
+def _require_axes_that_count(optimizers: Iterable[str], axes: Mapping[str, AxisValues]) -> None:
+    """Refuse an axis beside an optimizer with that very number of its own: which one is meant?"""
+    for word in optimizers:
+        own = {item.partition("=")[0] for item in word.partition(":")[2].split(",")}
+        for name, axis in axes.items():
+            if name in own and len(axis.values) > 1:
+                raise ValueError(
+                    f"Sweep has {len(axis.values)} values of {name}, and {word!r} has one of its"
+                    f" own: give {name} one value, or the name none."
+                )
 
 
 def _require_some(name: str, values: list[Any]) -> None:

@@ -309,10 +309,21 @@ def _impossible(group: SweepGroup, points: list[Numbers]) -> dict[Numbers, str]:
     reasons = {}
     for numbers in dict.fromkeys(points):
         try:
+            _require_held(group, numbers)
             optimizer_of(group, numbers)
         except ValueError as error:
             reasons[numbers] = str(error).rstrip(".")
     return reasons
+
+
+def _require_held(group: SweepGroup, numbers: Numbers) -> None:
+    """Refuse a number that the program would see as 0, as infinity, or as a memory of 1."""
+    for name, value in numbers._asdict().items():
+        with np.errstate(over="ignore"):
+            held = float(np.asarray(value, group.dtype))
+        special = (0.0, math.inf, -math.inf, *([1.0] if name in ("b1", "b2") else []))
+        if held in special and held != value:
+            raise ValueError(f"{group.dtype} cannot hold {name}={value!r}: it would be {held:g}")
 
 
 def _check_traced(group: SweepGroup, task: Task) -> None:

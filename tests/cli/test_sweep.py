@@ -7,8 +7,10 @@ import signal
 import sys
 
 import pytest
+import xarray
 
 from bayesfilt.commands.sweep import Plan, Run
+from bayesfilt.commands.sweep_tables import _best
 from bayesfilt.simulate import merge
 from bayesfilt.simulate.store import read_store
 from bayesfilt.simulate.sweep import Sweep
@@ -93,6 +95,13 @@ def test_flags_and_a_file_give_the_same_sweep_and_a_flag_goes_first(bayesfilt, t
     assert from_file == Plan(**asked).sweep() == Sweep(**AXES)
     both = Plan(config=path, learning_rate="1e-3", seeds=(4, 7), full_trace=True).sweep()
     assert both == Sweep(**{**AXES, "learning_rate": "1e-3", "seeds": (4, 7), "full_trace": True})
+
+
+def test_a_flag_that_is_zero_was_given(bayesfilt, toml):
+    del bayesfilt
+    path = toml("label_noise = 0.2\ndraw_seed = 5\nsubset = 300\n")
+    zeros = Plan(config=path, label_noise=0.0, draw_seed=0, subset=0, record_points=0, width=0)
+    assert zeros.settings() == {"label_noise": 0.0, "draw_seed": 0, "subset": 0, "record_points": 0}
 
 
 def test_a_plan_says_what_a_sweep_costs_and_writes_nothing(bayesfilt, tmp_path, monkeypatch):
@@ -198,6 +207,16 @@ def test_random_draws_are_no_grid_to_draw(bayesfilt, tmp_path):
     assert bayesfilt("sweep", "run", *axes, *drawn, "--out", out).code == 0
     shown = bayesfilt("sweep", "show", "--folder", out, "--figures", tmp_path / "drawn")
     assert shown.code == 2 and "bowl: random draws make no grid." in shown.err
+
+
+def test_the_best_accuracy_is_the_highest():
+    dims = ("learning_rate", "seed")
+    found = xarray.Dataset(
+        {name: (dims, [[0.6, 0.7], [0.8, 0.9]]) for name in ("final_test_accuracy", "loss")},
+        {"learning_rate": [0.1, 0.2]},
+    )
+    assert _best(found, "final_test_accuracy") == ["0.85", "learning_rate 0.2"]
+    assert _best(found, "loss") == ["0.65", "learning_rate 0.1"]
 
 
 def test_shards_are_run_and_merged(bayesfilt, tmp_path):

@@ -88,6 +88,12 @@ def test_tied_decay_shrinks_a_zero_gradient_weight_by_the_first_order_ratio(make
     np.testing.assert_allclose(after["w"], (1 - 0.1**2 / 0.8) * PARAMS["w"], rtol=1e-14)
 
 
+@pytest.mark.parametrize("drift_scale", [1e155, 1e200, 1e300])
+def test_tied_decay_of_a_drift_whose_square_overflows_is_refused(drift_scale):
+    with pytest.raises(ValueError, match=r"tied weight decay needs .* < 1, got inf"):
+        tied_shrink(drift_scale, 1.0)
+
+
 @pytest.mark.equation("OPT-6")
 def test_check_C3b_tied_decay_falls_with_the_square_of_a_schedule_on_the_drift_alone():
     shrink = tied_shrink(lambda t: 0.1 * (1 - t / 10), 0.4)

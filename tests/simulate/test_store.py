@@ -138,6 +138,11 @@ def change_manifest(store, **changes):
     path.write_text(json.dumps({k: v for k, v in manifest.items() if v is not None}))
 
 
+def broken(name, value):
+    whole = {"width": 8, "num_devices": 1, "steps_per_second": 1.0, "bytes_per_run": 1}
+    return {**whole, name: value}
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -147,7 +152,16 @@ def change_manifest(store, **changes):
         ({"groups": None}, "lacks part of a sweep's manifest"),
         ({"groups": [{"execution": {"width": 8}}]}, "lacks part of a sweep's manifest"),
         ({"groups": []}, "has 0 groups, its sweep 4"),
+        ({"groups": [{"execution": (0, 1, 1.0, 1)}] * 4}, "lacks part of a sweep's manifest"),
+        ({"groups": [{"execution": broken("width", 0)}] * 4}, "width and .* >= 1, got width=0"),
+        ({"groups": [{"execution": broken("width", "8")}] * 4}, ">= 1, got width='8'"),
+        ({"groups": [{"execution": broken("num_devices", 0)}] * 4}, "num_devices=0"),
         ({"versions": None}, "lacks part of a sweep's manifest"),
+        ({"sweep": None}, "lacks part of a sweep's manifest: sweep"),
+        ({"sweep": []}, "lacks part of a sweep's manifest: sweep"),
+        ({"sweep_hash": None}, "lacks part of a sweep's manifest: sweep_hash"),
+        ({"sweep_hash": 5}, "lacks part of a sweep's manifest: sweep_hash"),
+        ({"schema_version": "2"}, "whole number for its schema_version, got '2'"),
     ],
 )
 def test_a_manifest_that_cannot_be_obeyed_is_refused(store, plan, changes, complaint):
@@ -155,6 +169,8 @@ def test_a_manifest_that_cannot_be_obeyed_is_refused(store, plan, changes, compl
     with pytest.raises(ValueError, match=complaint) as caught:
         open_store(store.folder, plan, never)
     assert "manifest.json" in one_line(caught)
+    with pytest.raises(ValueError, match=complaint):
+        read_store(store.folder)
 
 
 def test_a_manifest_that_was_changed_is_not_believed(store):

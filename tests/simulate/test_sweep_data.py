@@ -141,7 +141,11 @@ def test_a_sweeps_hash_is_of_what_can_change_a_number():
         ({"num_steps": (2.5,)}, "whole num_steps"),
         ({"dtype": "float16"}, "float32, float64"),
         ({"label_noise": 1.0}, "label_noise < 1"),
+        ({"label_noise": [0.1, 0.2]}, "one label_noise for all runs"),
         ({"subset": 0}, "subset >= 1"),
+        ({"subset": [100, 200]}, "one subset for all runs"),
+        ({"draw_seed": [1]}, "one draw_seed for all runs"),
+        ({"full_trace": "no"}, "true or false for full_trace"),
         ({"record_points": 0}, "record_points >= 1"),
         ({"draw_seed": -1}, "draw_seed >= 0"),
         ({"learning_rates": "1e-3"}, "Did you mean 'learning_rate'"),
@@ -151,3 +155,14 @@ def test_a_bad_sweep_is_refused_in_one_line(settings, message):
     with pytest.raises(ValueError, match=message) as refused:
         sweep_from(settings)
     assert "\n" not in str(refused.value)
+
+
+def test_one_optimizer_in_several_spellings_is_one():
+    sweep = Sweep(optimizers=("power_adam:power=0.50", "power_adam:power=.5", "power_adam"))
+    assert sweep.optimizers == ("power_adam:power=0.5", "power_adam")
+
+
+def test_an_axis_that_an_optimizer_overrides_is_refused():
+    with pytest.raises(ValueError, match="7 values of learning_rate, and 'sgd:learning_rate=0.1'"):
+        Sweep(optimizers=("adamw", "sgd:learning_rate=0.1"))
+    Sweep(optimizers=("adamw", "sgd:learning_rate=0.1"), learning_rate=(1e-3,))

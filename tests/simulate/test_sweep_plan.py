@@ -191,3 +191,20 @@ def test_records_are_about_as_many_as_wanted(num_steps, points):
     assert 1 <= spacing <= 1_000
     if points <= num_steps <= 1_000 * points:
         assert points / 1.51 <= num_steps / spacing <= 1.51 * points
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "seen"),
+    [
+        ("learning_rate", 1e-60, "0"),
+        ("learning_rate", 1e39, "inf"),
+        ("eps", 1e-50, "0"),
+        ("b2", 1 - 1e-12, "1"),
+    ],
+)
+def test_a_number_that_float32_cannot_hold_is_an_impossible_cell(axis, value, seen):
+    asked = Sweep(
+        tasks=("bowl",), num_steps=(5,), seeds=1, **{"learning_rate": (0.1,), axis: value}
+    )
+    with pytest.raises(ValueError, match=rf"float32 cannot hold {axis}=.*: it would be {seen}"):
+        plan_sweep(asked)
