@@ -331,6 +331,9 @@ def test_wrong_dimensions_are_named():
 def test_every_axis_has_a_label(name):
     drawing = FIGURES[name]
     figure = drawing.draw(synthetic.record().groups[drawing.group], "neurips")
-    assert figure.get_supxlabel() or all(axes.get_xlabel() for axes in figure.axes if axes.axison)
-    leftmost = [axes for axes in figure.axes if axes.get_subplotspec().is_first_col()]
-    assert all(axes.get_ylabel() for axes in leftmost)
+    bars = [axes for axes in figure.axes if axes.get_subplotspec() is None]  # of colours
+    panels = [axes for axes in figure.axes if axes not in bars]
+    assert figure.get_supxlabel() or all(axes.get_xlabel() for axes in panels if axes.axison)
+    leftmost = [axes for axes in panels if axes.get_subplotspec().is_first_col()]
+    assert figure.get_supylabel() or all(axes.get_ylabel() for axes in leftmost)
+    assert all(bar.get_ylabel() for bar in bars)
