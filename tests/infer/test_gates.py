@@ -168,14 +168,14 @@ def test_weights_with_a_heavy_tail_fail():
     # Pareto with shape 1: its mean does not exist.
     heavy = np.random.default_rng(6).pareto(1.0, size=4_000) + 1
     gates = judge(guide_of(np.log(heavy)))
-    assert 0.8 < gates.pareto_k < 1.2
+    assert 0.8 < gates.pareto_k < 1.4
     assert gates.failures == (f"Pareto k is {gates.pareto_k:.4g}, wanted < 0.7",)
 
 
 def test_the_shape_of_a_tail_is_found():
     rng = np.random.default_rng(7)
     for shape in (0.4, 0.8):
-        weights = (rng.pareto(1 / shape, size=40_000) + 1) ** 1.0
+        weights = rng.pareto(1 / shape, size=40_000) + 1
         assert abs(pareto_k(np.log(weights)) - shape) < 0.1
 
 
