@@ -91,6 +91,15 @@ def test_slow_chains_have_few_effective_draws():
     assert any(f.startswith("ESS, tails of drift[fc1] is") for f in gates.failures)
 
 
+def test_tails_that_come_in_spells_fail_though_the_bulk_is_well_mixed():
+    rng = np.random.default_rng(8)
+    spell = np.repeat(rng.choice([0.1, 5.0], size=(2, 10)), 100, axis=1)
+    draws = good_draws()
+    draws["drift"][..., 0] *= spell
+    gates = judge(tree_of(draws))
+    assert gates.ess_tail < 300 < 800 < gates.ess_bulk
+
+
 def test_divergences_are_counted_over_all_chains():
     gates = judge(tree_of(good_draws(), diverging=1_003))
     assert gates.divergences == 1_003
