@@ -144,10 +144,10 @@ def compare_scores(scores: Mapping[str, LogPredictive], *, num_blocks: int = 10)
 
 
 def simplicity(model: Model) -> tuple[int, int, int]:
-    """Sorts models, the simplest first: one number a layer, fewer parameters, the order of `MODELS`.
+    """Sorts models, the simplest first: one number a layer, fewer parameters, `MODELS`.
 
-    There a random walk comes before the Ornstein-Uhlenbeck process: it has as many numbers, but
-    is the one whose stationary variance is infinite.
+    In the order of `MODELS` a random walk comes before the Ornstein-Uhlenbeck process: it has as
+    many numbers, but is the one whose stationary variance is infinite.
     """
     return (
         ("layer", "stream").index(model.pooling),

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import arviz
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
 from bayesfilt.infer.fit import Fit
 from bayesfilt.infer.likelihood import seen_steps

@@ -9,8 +9,8 @@ whole stream. Which score applies when:
 * `held_out_log_predictive`: the default. The model was fitted to the first part of the streams;
   the rest is foretold one step ahead with the posterior of the first part. No approximation but
   the number of draws; the parameters learn nothing more from the rest.
-* `leave_future_out` (its own file): the posterior also learns from the rest, by importance weights, and is
-  fitted again where they fail. The best use of short streams; it costs several fits.
+* `leave_future_out` (its own file): the posterior also learns from the rest, by importance
+  weights, and is fitted again where they fail. The best use of short streams; several fits.
 * `leave_stream_out`: foretells a weight of the layer that was never seen, from one fit to
   everything. Only where the streams of a layer share their numbers (pooling "layer"), and
   only for layers of several streams: of a lone stream's layer just the prior is left.

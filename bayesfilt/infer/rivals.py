@@ -26,7 +26,15 @@ from bayesfilt.checks import require_at_least, require_one_of
 from bayesfilt.infer.comparison import Comparison, Rival, compare_models, compare_scores
 from bayesfilt.infer.draw import draw_streams
 from bayesfilt.infer.fit import Fit
-from bayesfilt.infer.models import MODELS,Model,Numbers,model_function,model_named,numbers_of,parameter_names
+from bayesfilt.infer.models import (
+    MODELS,
+    Model,
+    Numbers,
+    model_function,
+    model_named,
+    numbers_of,
+    parameter_names,
+)
 from bayesfilt.infer.predictive_scores import first_steps, sequential_log_predictive
 from bayesfilt.infer.priors import Priors, priors_for
 from bayesfilt.infer.streams import Streams, gradient_streams
@@ -98,7 +106,7 @@ def rivals_on_matched_data(
     truth: str,
     *,
     rivals: tuple[str, ...] = tuple(MODELS),
-    design: MatchedDesign = MatchedDesign(),
+    design: MatchedDesign | None = None,
     fit_one: Callable[[PRNGKeyArray, Model, Streams], Fit] | None = None,
 ) -> MatchedRivals:
     """Draw gradient streams from one transition, and let the rivals foretell their last steps.
@@ -115,6 +123,7 @@ def rivals_on_matched_data(
         ValueError: an unknown transition, or a design too small to fit or to foretell.
     """
     owner = "rivals_on_matched_data"
+    design = MatchedDesign() if design is None else design
     for name in (truth, *rivals):
         require_one_of(owner, "transition", name, MODELS)
     require_at_least(owner, "num_streams", design.num_streams, 1)
@@ -134,7 +143,9 @@ def rivals_on_matched_data(
         scores = {}
         for name, model in models.items():
             numbers = posterior_mode(model, training, priors)
-            scores[name] = sequential_log_predictive(model, numbers, streams, burn_in=design.num_fitted)
+            scores[name] = sequential_log_predictive(
+                model, numbers, streams, burn_in=design.num_fitted
+            )
         comparison = compare_scores(scores)
     return MatchedRivals(truth=truth, comparison=comparison)
 
@@ -155,10 +166,7 @@ def matched_streams(key: PRNGKeyArray, truth: str, design: MatchedDesign) -> Str
         "towards": design.towards,
     }
     model = model_named(truth, noise="matched")
-    per_stream = {
-        name: jnp.full(shape[0], numbers[name])
-        for name in parameter_names(model)
-    }
+    per_stream = {name: jnp.full(shape[0], numbers[name]) for name in parameter_names(model)}
     return draw_streams(key, model, per_stream, blank)
 
 

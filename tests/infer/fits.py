@@ -41,7 +41,9 @@ def fit_of(
         **data_groups(streams),
     }
     if density is not None:
-        rows = [density[:, :, np.asarray(streams.layer) == layer].sum(axis=2) for layer in range(len(streams.layer_names))]
+        layer = np.asarray(streams.layer)
+        numbers = range(len(streams.layer_names))
+        rows = [density[:, :, layer == number].sum(axis=2) for number in numbers]
         values = {
             "per_step": np.stack(rows, axis=2),
             "per_stream": density.sum(axis=3),
@@ -53,4 +55,3 @@ def fit_of(
         groups["log_likelihood"] = group_of(values, streams, dims, draws=kept)
     tree = xarray.DataTree.from_dict(groups)
     return Fit(model=model, tree=tree, gates=gates(*failures), seconds=0.0)
-

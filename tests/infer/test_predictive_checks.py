@@ -61,13 +61,19 @@ def test_data_of_the_model_itself_surprise_no_check():
     assert all(row.num_replicates == 100 for row in rows)
 
 
+LOUD = {"drift_scale": 2.0, "stationary_variance": 40.0}
+
+
 @pytest.mark.parametrize(
     ("truth", "wrong"),
     [
-        ({"drift_scale": 2.0, "stationary_variance": 40.0}, "increments' root mean square"),
-        ({"drift_scale": 2.0, "stationary_variance": 40.0}, "normalised innovation squared"),
+        (LOUD, "increments' root mean square"),
+        (LOUD, "normalised innovation squared"),
         ({"stationary_variance": 100.0}, "autocorrelation at lag 5"),
-        ({"drift_scale": 3.0, "stationary_variance": 90.0}, "innovations' autocorrelation at lag 1"),
+        (
+            {"drift_scale": 3.0, "stationary_variance": 90.0},
+            "innovations' autocorrelation at lag 1",
+        ),
     ],
 )
 def test_other_data_surprise_the_check_that_is_meant_for_them(truth, wrong):
@@ -87,7 +93,7 @@ def test_heavy_tails_show_in_the_kurtosis_and_in_the_uniformity():
 
 
 def test_a_p_value_is_two_sided_and_never_nought():
-    rows = checks_of(drawn(drift_scale=2.0, stationary_variance=40.0))
+    rows = checks_of(drawn(**LOUD))
     row = rows["increments' root mean square", "first"]
     assert row.num_at_least == 0 and row.p_value == pytest.approx(2 / 101)
     assert row.observed > row.high
@@ -106,7 +112,7 @@ def test_predictions_of_the_truth_are_calibrated():
 
 
 def test_predictions_that_are_too_narrow_are_found_out():
-    streams = drawn(drift_scale=2.0, stationary_variance=40.0)
+    streams = drawn(**LOUD)
     for row in calibration_checks(fit_at(streams), streams):
         assert row.nis > 1 + 5 * row.nis_standard_error
         assert row.uniformity_p_value < 1e-3

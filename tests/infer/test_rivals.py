@@ -1,4 +1,4 @@
-"""On data whose truth is known the comparison finds it; all six: experiments/benchmarks/rivals.py."""
+"""On data whose truth is known the comparison finds it: experiments/benchmarks/rivals.py shows all."""
 
 import jax
 import numpy as np

@@ -134,7 +134,9 @@ def test_each_layer_has_its_own_verdict():
 
 def test_what_cannot_be_judged_is_refused():
     walk = model_named("random_walk", noise="matched")
-    still = fit_of(walk, gradient_streams(np.ones((1, 5)), 0.5, 0.0), {"drift_scale": np.ones((1, 2, 1))})
+    still = fit_of(
+        walk, gradient_streams(np.ones((1, 5)), 0.5, 0.0), {"drift_scale": np.ones((1, 2, 1))}
+    )
     with pytest.raises(ValueError, match="has a shrink, got 'random_walk'"):
         transition_verdicts(still)
     with pytest.raises(ValueError, match="both learning_rate and weight_decay"):

@@ -9,7 +9,7 @@ from tests.infer.fits import fit_of
 
 WALK = model_named("random_walk", noise="none")
 # (drift scale, initial variance), so many that hardly two draws of a posterior are the same.
-GRID = np.exp(np.random.default_rng(1).uniform(np.log([0.3, 0.2]), np.log([3, 20]), (3000, 2)))
+GRID = np.exp(np.random.default_rng(1).uniform(np.log([0.6, 0.5]), np.log([1.6, 12]), (3000, 2)))
 
 
 def walks(num_streams=6, num_steps=14, seed=3):
