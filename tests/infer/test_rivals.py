@@ -34,10 +34,11 @@ def test_the_mode_is_the_top_of_the_posterior():
     streams = first_steps(matched_streams(jax.random.key(0), "random_walk", QUICK), 240)
     model, priors = model_named("random_walk", noise="matched"), priors_for(streams)
     numbers = posterior_mode(model, streams, priors)
+    likelihood = jax.jit(log_likelihood, static_argnums=0)
 
     def log_posterior(factors):
         moved = {name: values * factors.get(name, 1.0) for name, values in numbers.items()}
-        total = log_likelihood(model, moved, streams).sum()
+        total = likelihood(model, moved, streams).sum()
         for name, prior in (
             ("drift_scale", priors.process_deviation),
             ("initial_variance", priors.initial_variance),
