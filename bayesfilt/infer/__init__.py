@@ -1,5 +1,25 @@
 """Floor 7: which state-space model does training itself prefer?"""
 
+# Trust: is the inference right about its own uncertainty, and do the data say anything?
+from bayesfilt.infer.calibration import Calibration, CalibrationProblem, Chain, calibrate
+from bayesfilt.infer.calibration_report import (
+    CalibrationVerdict,
+    Coverage,
+    Uniformity,
+    calibration_lines,
+    calibration_tree,
+    coverage,
+    judge,
+    standard_scores,
+    uniformity,
+)
+from bayesfilt.infer.calibration_targets import (
+    Given,
+    calibration_design,
+    calibration_priors,
+    model_problem,
+    numpyro_problem,
+)
 from bayesfilt.infer.draw import draw_numbers, draw_path, draw_streams
 from bayesfilt.infer.likelihood import (
     Predictions,
@@ -20,6 +40,24 @@ from bayesfilt.infer.streams import (
 
 __all__ = [
     "MODELS",
+    "Calibration",
+    "CalibrationProblem",
+    "CalibrationVerdict",
+    "Chain",
+    "Coverage",
+    "Given",
+    "Uniformity",
+    "calibrate",
+    "calibration_design",
+    "calibration_lines",
+    "calibration_priors",
+    "calibration_tree",
+    "coverage",
+    "judge",
+    "model_problem",
+    "numpyro_problem",
+    "standard_scores",
+    "uniformity",
     "Model",
     "Predictions",
     "Priors",

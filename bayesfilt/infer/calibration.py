@@ -148,9 +148,7 @@ def calibrate(
     )
 
 
-def quantity_names(
-    key: PRNGKeyArray, problem: CalibrationProblem, given: Any
-) -> tuple[str, ...]:
+def quantity_names(key: PRNGKeyArray, problem: CalibrationProblem, given: Any) -> tuple[str, ...]:
     """Names of all that is ranked, in the order of the columns; `scale[2]` for parts of arrays."""
 
     def ranked(key: PRNGKeyArray, given: Any):
