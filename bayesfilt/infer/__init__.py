@@ -17,6 +17,7 @@ from bayesfilt.infer.calibration_targets import (
     Given,
     calibration_design,
     calibration_priors,
+    coverage_study,
     model_problem,
     numpyro_problem,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "calibration_priors",
     "calibration_tree",
     "coverage",
+    "coverage_study",
     "judge",
     "model_problem",
     "numpyro_problem",

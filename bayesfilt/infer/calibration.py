@@ -158,7 +158,7 @@ def quantity_names(key: PRNGKeyArray, problem: CalibrationProblem, given: Any) -
     names = []
     for name, leaf in sorted(jax.eval_shape(ranked, key, given).items()):
         parts = [",".join(map(str, index)) for index in np.ndindex(leaf.shape)]
-        names += [f"{name}[{part}]" if part else name for part in parts]
+        names += [f"{name}[{part}]" if leaf.size > 1 else name for part in parts]
     return tuple(names)
 
 
