@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from numpyro.infer import HMC, NUTS
 from numpyro.infer.hmc import HMCState
 
-from bayesfilt.checks import require_at_least, require_one_of
+from bayesfilt.checks import require_at_least, require_fraction, require_one_of
 
 Position = PyTree[Float[Array, "..."]]  # every parameter, on a scale without bounds
 Scalar = Float[Array, ""]
@@ -336,6 +336,7 @@ def _check(chain: Chain, num_simulations: int, simulations_at_once: int) -> None
         require_at_least("calibrate", name, getattr(chain, name), 1)
     require_at_least("calibrate", "num_warmup", chain.num_warmup, 0)
     require_at_least("calibrate", "num_draws", chain.num_draws, 2)
+    require_fraction("calibrate", "jitter", chain.jitter)
     if not 0 < chain.target_accept_prob < 1:
         raise ValueError(
             f"calibrate needs 0 < target_accept_prob < 1, got {chain.target_accept_prob}."
