@@ -51,7 +51,7 @@ def ours(given: Given, chain: Chain, num_simulations: int) -> Cost:
     """Cost of our engine, all simulations at once."""
 
     def run(seed: int) -> float:
-        settings = dict(num_simulations=num_simulations, simulations_at_once=num_simulations)
+        settings = {"num_simulations": num_simulations, "simulations_at_once": num_simulations}
         key = jax.random.key(seed)
         begun = time.perf_counter()
         calibrate(key, model_problem(MODEL), given, chain=chain, **settings)

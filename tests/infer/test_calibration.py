@@ -132,7 +132,7 @@ def test_a_wrong_noise_fails_in_words_that_say_which_way(given, words):
 
 
 def test_a_simulation_depends_on_its_number_and_not_on_the_batch():
-    settings = dict(num_simulations=7, chain=SHORT)
+    settings = {"num_simulations": 7, "chain": SHORT}
     together = calibrate(jax.random.key(0), NORMAL, Normal(), simulations_at_once=7, **settings)
     np.testing.assert_allclose(together.truths, right().truths[:7], rtol=1e-12)
     np.testing.assert_allclose(together.means, right().means[:7], rtol=1e-6)
@@ -156,7 +156,12 @@ def test_progress_is_told_and_the_last_batch_is_filled_up():
 
 def test_posterior_calibration_passes_what_is_right_and_truths_follow_the_observed_data():
     observed = jnp.array([4.0, 5.0, 3.0, 4.5])
-    settings = dict(num_simulations=200, simulations_at_once=200, chain=SHORT, observed=observed)
+    settings = {
+        "num_simulations": 200,
+        "simulations_at_once": 200,
+        "chain": SHORT,
+        "observed": observed,
+    }
     calibration = calibrate(jax.random.key(2), NORMAL, Normal(), **settings)
     assert calibration.kind == "posterior"
     assert judge(calibration).passes
@@ -173,21 +178,21 @@ def test_posterior_calibration_passes_what_is_right_and_truths_follow_the_observ
 def made(places: np.ndarray, **changes) -> Calibration:
     """A calibration with these places of the truths, and nothing else to say."""
     size = places.shape
-    parts = dict(
-        names=tuple("abcdef"[: size[1]]),
-        ranks=np.floor(places * 100).astype(int),
-        places=places,
-        truths=places,
-        means=np.full(size, 0.5),
-        deviations=np.full(size, 12**-0.5),
-        autocorrelation=np.zeros(size),
-        divergences=np.zeros(size[0], int),
-        acceptance=np.ones(size[0]),
-        finite=np.ones(size[0], bool),
-        num_draws=99,
-        kind="prior",
-        seconds=0.0,
-    )
+    parts = {
+        "names": tuple("abcdef"[: size[1]]),
+        "ranks": np.floor(places * 100).astype(int),
+        "places": places,
+        "truths": places,
+        "means": np.full(size, 0.5),
+        "deviations": np.full(size, 12**-0.5),
+        "autocorrelation": np.zeros(size),
+        "divergences": np.zeros(size[0], int),
+        "acceptance": np.ones(size[0]),
+        "finite": np.ones(size[0], bool),
+        "num_draws": 99,
+        "kind": "prior",
+        "seconds": 0.0,
+    }
     return Calibration(**(parts | changes))
 
 
@@ -279,12 +284,12 @@ def test_a_numpyro_model_needs_one_source_of_data_and_continuous_parameters():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (dict(num_simulations=1), "num_simulations >= 2, got num_simulations=1"),
-        (dict(simulations_at_once=0), "simulations_at_once >= 1"),
-        (dict(chain=Chain(method="gibbs")), "knows method hmc, nuts; got 'gibbs'"),
-        (dict(chain=Chain(num_draws=1)), "num_draws >= 2"),
-        (dict(chain=Chain(jitter=1.0)), "0 <= jitter < 1"),
-        (dict(chain=Chain(target_accept_prob=1.0)), "0 < target_accept_prob < 1"),
+        ({"num_simulations": 1}, "num_simulations >= 2, got num_simulations=1"),
+        ({"simulations_at_once": 0}, "simulations_at_once >= 1"),
+        ({"chain": Chain(method="gibbs")}, "knows method hmc, nuts; got 'gibbs'"),
+        ({"chain": Chain(num_draws=1)}, "num_draws >= 2"),
+        ({"chain": Chain(jitter=1.0)}, "0 <= jitter < 1"),
+        ({"chain": Chain(target_accept_prob=1.0)}, "0 < target_accept_prob < 1"),
     ],
 )
 def test_settings_that_make_no_chain_are_refused(settings, words):

@@ -131,7 +131,7 @@ def test_missing_numbers_are_named():
             jax.random.key(0), MODEL, streams, priors, {"stationary_variance": np.ones((2, 1))}
         )
     with pytest.raises(ValueError, match="a start for noise_ratio"):
-        start = {name: 1.0 for name in ("drift_scale", "stationary_variance")}
+        start = dict.fromkeys(("drift_scale", "stationary_variance"), 1.0)
         profile_likelihood(MODEL, streams, start, "drift_scale", [1.0])
     with pytest.raises(ValueError, match="got 'drift'. Did you mean 'drift_scale'"):
         profile_likelihood(MODEL, streams, TRUTH, "drift", [1.0])
