@@ -86,9 +86,12 @@ def test_a_profile_is_the_best_over_all_other_numbers():
 
 
 def test_a_profile_sees_which_side_the_data_leave_open():
-    short = streams_of(4, 12)  # about one relaxation time
-    grid = np.geomspace(0.02, 50.0, 13)
-    found = profile_likelihood(MODEL, short, TRUTH, "stationary_variance", grid)
+    model = model_named("ornstein_uhlenbeck", noise="matched")
+    design = calibration_design(jax.random.key(0), num_streams=1, num_steps=12, precision=100.0)
+    numbers = {name: jnp.full(1, value) for name, value in TRUTH.items()}
+    short = draw_streams(jax.random.key(1), model, numbers, design)  # one relaxation time
+    grid = np.geomspace(1e-3, 10.0, 13)
+    found = profile_likelihood(model, short, TRUTH, "stationary_variance", grid)
     assert found.bounded == (True, False)
     assert found.best["stationary_variance"] == pytest.approx(grid)
 
@@ -107,7 +110,9 @@ def test_a_short_window_is_said_to_be_weak_in_words():
     assert "weak: 0.1 relaxation times in the window" in sentence
     assert "below about three" in sentence and "its 4 streams" in sentence
     assert any(line.startswith("noise_ratio of all is weak") for line in found.statements)
-    assert np.abs(found.contraction.values).max() < 0.2
+    # The variance of a variance of 2000 log-normal draws' logs, and of 4000.
+    assert found.contraction.names[:2] == ("drift_scale", "noise_ratio")
+    assert np.abs(found.contraction.values[:2]).max() < 4 * np.sqrt(2 / 2_000 + 2 / 4_000)
 
 
 def test_a_long_window_leaves_nothing_to_say():
