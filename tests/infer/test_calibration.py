@@ -238,9 +238,11 @@ def test_nuts_agrees_with_hmc():
     chain = SHORT._replace(method="nuts", num_draws=30, thinning=2)
     calibration = calibrate(jax.random.key(0), NORMAL, Normal(), num_simulations=100, chain=chain)
     np.testing.assert_allclose(calibration.truths, right().truths[:100], rtol=1e-12)
-    error = calibration.means[:, 1] - right().means[:100, 1]
-    assert abs(error.mean()) < 4 * error.std() / 10 and error.std() < 0.5 * 4.25**-0.5
-    assert judge(calibration).passes
+    # Both miss the known posterior by nothing but the error of 30 and of 60 draws.
+    for fits in (calibration, right()):
+        error = fits.means[:100, 1] - (0.25 + fits.truths[:100, 3]) / 4.25
+        assert abs(error.mean()) < 4 * error.std() / 10 and error.std() < 0.3 * 4.25**-0.5
+    np.testing.assert_allclose(calibration.deviations[:, 1].mean(), 4.25**-0.5, rtol=0.05)
 
 
 def scale_model(data, given):
