@@ -110,7 +110,7 @@ def mutation_design(key: Array, num_streams: int = 24, num_steps: int = 60) -> S
 
 def main() -> None:
     """Calibrate with each mistake and without one."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=500)
     parser.add_argument("--at-once", type=int, default=100)
     parser.add_argument("--streams", type=int, default=24)

@@ -284,7 +284,7 @@ def _kernel(potential: Callable[[Position], Scalar], chain: Chain) -> HMC:
     return HMC(
         potential_fn=potential,
         num_steps=chain.num_leapfrog,
-        trajectory_length=None,  # or the step size could not adapt
+        trajectory_length=None,  # or no step size adapts  # pyright: ignore[reportArgumentType]
         target_accept_prob=chain.target_accept_prob,
     )
 

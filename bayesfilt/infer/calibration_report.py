@@ -74,7 +74,7 @@ def uniformity(calibration: Calibration, probability: float = 0.99) -> Uniformit
         probability: that every quantity stays inside its band at once if all is right, with
             Bonferroni's share for each of them.
     """
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
     from arviz_stats.ecdf_utils import compute_ecdf, ecdf_pit
 
     if calibration.num_simulations < 20:

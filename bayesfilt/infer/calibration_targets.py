@@ -93,7 +93,8 @@ def numpyro_problem(
     def log_likelihood(position: Position, data: Any, given: Any) -> Scalar:
         parameters = constrain_fn(model, (data, given), {}, position)
         terms, traced = compute_log_probs(model, (data, given), {}, parameters)
-        return sum((terms[name] for name in terms if traced[name]["is_observed"]), jnp.zeros(()))
+        seen = [term for name, term in terms.items() if traced[name]["is_observed"]]
+        return jnp.sum(jnp.stack(seen)) if seen else jnp.zeros(())
 
     def ranked(position: Position, data: Any, given: Any) -> Sites:
         sites = sites_of(position, data, given)

@@ -206,7 +206,7 @@ def _follow(model: Model, name: str, streams: Streams, mine: Array, free: dict, 
 
     optimizer = optax.lbfgs()
 
-    def climb(free: dict, value: Array):
+    def climb(free: Any, value: Array):
         here = functools.partial(cost, value=value)
         look = optax.value_and_grad_from_state(here)
 

@@ -19,6 +19,7 @@ import time
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import HMC, NUTS
 
@@ -51,10 +52,16 @@ def ours(given: Given, chain: Chain, num_simulations: int) -> Cost:
     """Cost of our engine, all simulations at once."""
 
     def run(seed: int) -> float:
-        settings = {"num_simulations": num_simulations, "simulations_at_once": num_simulations}
         key = jax.random.key(seed)
         begun = time.perf_counter()
-        calibrate(key, model_problem(MODEL), given, chain=chain, **settings)
+        calibrate(
+            key,
+            model_problem(MODEL),
+            given,
+            num_simulations=num_simulations,
+            simulations_at_once=num_simulations,
+            chain=chain,
+        )
         return time.perf_counter() - begun
 
     cold, warm = run(0), min(run(1), run(2))
@@ -71,7 +78,7 @@ def theirs(given: Given, chain: Chain, num_simulations: int) -> Cost:
         conditioned(dataclasses.replace(design, observed=observed), given.priors)
 
     def simulator(seed: int, **sites):
-        sites = {name: np.asarray(value, design.observed.dtype) for name, value in sites.items()}
+        sites = {name: jnp.asarray(value, design.observed.dtype) for name, value in sites.items()}
         numbers = numbers_of(MODEL, sites, design)
         drawn = draw_streams(jax.random.key(seed), MODEL, numbers, design)
         return {"observed": np.asarray(drawn.observed)}
@@ -79,7 +86,11 @@ def theirs(given: Given, chain: Chain, num_simulations: int) -> Cost:
     if chain.method == "nuts":
         kernel = NUTS(model, max_tree_depth=chain.max_tree_depth)
     else:
-        kernel = HMC(model, num_steps=chain.num_leapfrog, trajectory_length=None)
+        kernel = HMC(
+            model,
+            num_steps=chain.num_leapfrog,
+            trajectory_length=None,  # pyright: ignore[reportArgumentType]
+        )
     draws = chain.num_draws * chain.thinning
     engine = simuk.SBC(
         kernel,
@@ -123,7 +134,7 @@ def compare(dtype: str, arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--simulations", type=int, default=100, help="of ours, side by side")
     parser.add_argument("--theirs", type=int, default=4, help="simulations of simuk")
     parser.add_argument("--streams", type=int, default=8)
