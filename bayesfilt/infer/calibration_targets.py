@@ -88,7 +88,7 @@ def numpyro_problem(
         return {name: traced[name]["value"] for name in data_sites}
 
     def log_joint(position: Position, data: Any, given: Any) -> Scalar:
-        return -potential_energy(model, (data, given), {}, position)
+        return -jnp.asarray(potential_energy(model, (data, given), {}, position))
 
     def log_likelihood(position: Position, data: Any, given: Any) -> Scalar:
         parameters = constrain_fn(model, (data, given), {}, position)
