@@ -62,7 +62,7 @@ ON_FIRST_USE = {
     "records": {"h5netcdf", "xarray"},
     "simulate": {"distributed", "xarray"},
     "tasks": {"equinox", "sklearn"},
-    "infer": {"xarray"},
+    "infer": {"arviz_stats", "xarray"},  # arviz keeps its bands of uniformity in there
     "cli": {"tyro"},
     "commands": {"jax", "rich", "xarray"},
 }
