@@ -122,7 +122,7 @@ def _velocity_filter(numbers: Numbers) -> VelocityFilter:
 
 
 def _next_scalar(drift: Drift, belief: Belief, look: Looks) -> Belief:
-    """Condition [KF-1, KF-2] and predict [KF-3, KF-4], for one mean and variance a stream."""
+    """Condition and predict, one mean and variance a stream [KF-1, KF-2, KF-3, KF-4]."""
     mean, variance = _conditioned(belief.mean, belief.variance, look)[:2]
     return Belief(
         mean=predicted_mean(mean, drift.shrink) + drift.offset,
