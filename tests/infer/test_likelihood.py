@@ -1,5 +1,7 @@
 """The likelihood of streams: against a dense Gaussian, the filters, and finite differences."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,13 +50,27 @@ def dense_terms(model, numbers, streams):
     )
 
 
+@functools.cache
+def program(model):
+    """Densities, totals and derivatives of one model, compiled once for all tests."""
+
+    def evaluate(numbers, streams):
+        def total(numbers):
+            totals = log_likelihood(model, numbers, streams)
+            return jnp.sum(totals), totals
+
+        derivative, totals = jax.grad(total, has_aux=True)(numbers)
+        return step_log_densities(model, numbers, streams), totals, derivative
+
+    return jax.jit(evaluate)
+
+
 @pytest.mark.equation("INF-1", "KF-6", "KF-8", "L2-4")
 @pytest.mark.parametrize(("kind", "model"), MODELS)
 def test_every_step_has_the_density_of_the_joint_gaussian_given_the_earlier_steps(kind, model):
     streams, numbers = some_streams(kind), some_numbers(model, kind)
-    got = step_log_densities(model, numbers, streams)
+    got, total, _ = program(model)(numbers, streams)
     np.testing.assert_allclose(got, dense_terms(model, numbers, streams), rtol=1e-8, atol=1e-9)
-    total = log_likelihood(model, numbers, streams)
     np.testing.assert_allclose(total, got.sum(axis=1), rtol=1e-13)
     assert np.all(np.asarray(got)[~np.asarray(seen_steps(streams))] == 0)
 
@@ -66,15 +82,14 @@ def test_the_sum_is_the_joint_density_of_all_that_was_seen(kind, transition, noi
     model = model_named(transition, noise=noise)
     streams, numbers = some_streams(kind), some_numbers(model, kind)
     seen = np.asarray(seen_steps(streams))
+    _, totals, _ = program(model)(numbers, streams)
     for i in range(3):
         rows = [np.asarray(field[i]) for field in (streams.precision, streams.taken_at)]
         mean, _, covariance = dense.observed_law(model, row_of(numbers, i), kind, *rows)
         shown = seen[i]
         law = scipy.stats.multivariate_normal(mean[shown], covariance[np.ix_(shown, shown)])
         wanted = law.logpdf(np.asarray(streams.observed[i])[shown])
-        np.testing.assert_allclose(
-            log_likelihood(model, numbers, streams)[i], wanted, rtol=1e-8, atol=1e-8
-        )
+        np.testing.assert_allclose(totals[i], wanted, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.equation("INF-4")
@@ -82,14 +97,12 @@ def test_the_sum_is_the_joint_density_of_all_that_was_seen(kind, transition, noi
 def test_the_derivative_is_that_of_finite_differences(kind, model):
     streams, numbers = some_streams(kind), some_numbers(model, kind)
 
-    def total(numbers):
-        return jnp.sum(log_likelihood(model, numbers, streams))
-
-    derivative = jax.grad(total)(numbers)
+    evaluate = program(model)
+    _, _, derivative = evaluate(numbers, streams)
     for name, value in numbers.items():
         step = 1e-5 * value
-        up = log_likelihood(model, {**numbers, name: value + step}, streams)
-        down = log_likelihood(model, {**numbers, name: value - step}, streams)
+        up = evaluate({**numbers, name: value + step}, streams)[1]
+        down = evaluate({**numbers, name: value - step}, streams)[1]
         differences = (up - down) / (2 * step)
         np.testing.assert_allclose(derivative[name], differences, rtol=2e-6, atol=2e-6)
 
@@ -202,7 +215,7 @@ def test_other_units_of_a_weight_move_the_likelihood_by_the_jacobian_alone(kind,
     rescaled = {name: factor ** power.get(name, 0) * value for name, value in numbers.items()}
     seen = seen_steps(streams).sum(axis=1)
     if kind == "optimum":
-        other = optimum_streams(streams.observed * factor, valid=streams.valid)
+        other = optimum_streams(streams.observed * factor, valid=streams.valid, layer=streams.layer)
         jacobian = -seen * np.log(factor)
     else:
         other = gradient_streams(
@@ -210,10 +223,12 @@ def test_other_units_of_a_weight_move_the_likelihood_by_the_jacobian_alone(kind,
             streams.precision / factor**2,
             streams.taken_at * factor,
             valid=streams.valid,
+            layer=streams.layer,
         )
         jacobian = seen * np.log(factor)
-    got = log_likelihood(model, rescaled, other)
-    np.testing.assert_allclose(got, log_likelihood(model, numbers, streams) + jacobian, rtol=1e-9)
+    _, got, _ = program(model)(rescaled, other)
+    _, before, _ = program(model)(numbers, streams)
+    np.testing.assert_allclose(got, before + jacobian, rtol=1e-9)
 
 
 @settings(max_examples=25)
@@ -234,7 +249,7 @@ def test_it_holds_over_many_decades(unit, move, noise, curvature, seed):
     place = random.normal(size=(1, 8)) * 10.0**unit
     seen_at = place - random.normal(size=(1, 8)) * 10.0**unit
     streams = gradient_streams(precision * (place - seen_at), precision, place)
-    got = step_log_densities(model, numbers, streams)
+    got, _, _ = program(model)(numbers, streams)
     wanted = dense_terms(model, numbers, streams)
     np.testing.assert_allclose(got, wanted, rtol=1e-7, atol=1e-7)
 
@@ -248,9 +263,9 @@ def test_float32_streams_give_a_float32_likelihood_close_by():
                 lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.float64 else leaf,
                 (numbers, streams),
             )
-            got = log_likelihood(model, *single)
+            got = program(model)(*single)[1]
             assert got.dtype == jnp.float32
-            np.testing.assert_allclose(got, log_likelihood(model, numbers, streams), rtol=2e-4)
+            np.testing.assert_allclose(got, program(model)(numbers, streams)[1], rtol=2e-4)
 
 
 def test_many_data_sets_at_once_give_what_each_gives_alone():

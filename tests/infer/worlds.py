@@ -46,12 +46,13 @@ def some_numbers(model, kind, streams=3, seed=1):
 
 
 def every_model():
-    """Kind, model for every pair, Gaussian tails and Student's."""
-    return [
-        (kind, model_named(transition, noise=noise, tails=tails))
-        for kind, transition, noise in PAIRS
-        for tails in ("gaussian", "student_t")
+    """Kind and model of every pair; Student's tails where a path differs in kind."""
+    gaussian = [(kind, model_named(name, noise=noise)) for kind, name, noise in PAIRS]
+    heavy = [
+        ("gradient", model_named("ornstein_uhlenbeck", tails="student_t")),
+        ("optimum", model_named("l2", tails="student_t")),
     ]
+    return gaussian + heavy
 
 
 def row_of(numbers, row):
