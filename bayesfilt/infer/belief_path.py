@@ -134,7 +134,7 @@ def _conditioned(mean: Array, variance: Array, look: Looks) -> tuple[Array, Arra
     """Mean and variance after a look, and the share of the old mean that is left in the new."""
     after = conditioned_variance(variance, look.worth)
     left = 1 / (1 + variance * look.worth)
-    if look.exact is None:
+    if look.exact is None or look.place is None:
         return left * mean + after * look.pull, after, left
     after, left = jnp.where(look.exact, 0, after), jnp.where(look.exact, 0, left)
     return left * mean + after * look.pull + look.place, after, left

@@ -1,9 +1,10 @@
 """State-space models as NumPyro models: priors, a hierarchy over streams, an exact likelihood.
 
-Sites. What is sampled is unconstrained and in units of the prior (`<name>_raw` by layer,
-`<name>_between` and `<name>_around` for the streams); what is reported is deterministic: the
-constrained number of every layer under its own name, with `pooling="stream"` also
-`<name>_of_stream`, and `shrink` = 1 - retention per step where the transition has one.
+Sites. What is sampled is unconstrained and in units of the prior: `<name>_raw` by layer, `<name>_away`
+and `<name>_around` for the spread of its streams and for each of them. What is reported is
+deterministic: the constrained number of every layer under its own name, with `pooling="stream"` also
+`<name>_of_stream` and `<name>_between`, the streams' spread, and `shrink` = 1 - retention per step
+where the transition has one.
 """
 
 from collections.abc import Callable
@@ -116,7 +117,8 @@ def _sample_basic(
     # Not half-normal: streams of one layer are never all alike, and a spread that may be 0 makes
     # a funnel of the hierarchy, in which a sampler's chains get stuck.
     away = numpyro.sample(f"{name}_away", dist.Normal(zeros, BETWEEN_DEVIATION).to_event(1))
-    between = numpyro.deterministic(f"{name}_between", priors.between * jnp.exp(away))
+    between = priors.between * jnp.exp(away)
+    numpyro.deterministic(f"{name}_between", between)
     centred = CENTRED.get(name, 0.0)
     spread = between[layer]
     middle = (offset / unit)[layer]

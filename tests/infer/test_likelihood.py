@@ -134,47 +134,41 @@ def test_the_recursion_backwards_is_automatic_differentiation_in_everything(
         np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-12)
 
 
+def filter_and_belief(transition, numbers):
+    """The library's filter of a transition, and its belief about one weight to begin with."""
+    at_rest = jnp.zeros(1)
+    if transition == "static":
+        filter = filters.static_filter()
+        return filter, filter.init(at_rest, numbers["initial_variance"])
+    if transition == "random_walk":
+        filter = filters.random_walk_filter(numbers["drift_scale"])
+        return filter, filter.init(at_rest, numbers["initial_variance"])
+    pair = OrnsteinUhlenbeck(numbers["drift_scale"], numbers["stationary_variance"])
+    if transition == "velocity":
+        fast = {name: numbers[name] for name in ("velocity_shrink", "velocity_drift_scale")}
+        filter = filters.velocity_filter(pair, **fast)
+        return filter, filter.init(at_rest)
+    towards = numbers.get("towards", 0.0)
+    filter = filters.ornstein_uhlenbeck_filter(pair, towards=towards)
+    return filter, filter.init(at_rest + towards)
+
+
 @pytest.mark.parametrize(
     "transition", ["static", "random_walk", "ornstein_uhlenbeck", "velocity", "nonzero_mean"]
 )
 def test_the_likelihood_is_that_of_the_library_s_filters(transition):
     model = model_named(transition, noise="matched")
     streams, numbers = some_streams("gradient"), some_numbers(model, "gradient")
-    for i in range(3):
-        one = row_of(numbers, i)
-        pair = (one.get("drift_scale"), one.get("stationary_variance"))
-        filter, start = {
-            "static": lambda: (filters.static_filter(), (0.0, one["initial_variance"])),
-            "random_walk": lambda: (
-                filters.random_walk_filter(pair[0]),
-                (0.0, one["initial_variance"]),
-            ),
-            "ornstein_uhlenbeck": lambda: (
-                filters.diagonal_filter(OrnsteinUhlenbeck(*pair)),
-                (0.0,),
-            ),
-            "nonzero_mean": lambda: (
-                filters.ornstein_uhlenbeck_filter(OrnsteinUhlenbeck(*pair), towards=one["towards"]),
-                (one["towards"],),
-            ),
-            "velocity": lambda: (
-                filters.velocity_filter(
-                    OrnsteinUhlenbeck(*pair),
-                    velocity_shrink=one["velocity_shrink"],
-                    velocity_drift_scale=one["velocity_drift_scale"],
-                ),
-                (0.0,),
-            ),
-        }[transition]()
-        belief = filter.init(jnp.asarray([start[0]]), *start[1:])
-        stream = filters.GradientStream(
-            gradient=streams.observed[i][:, None],
-            precision=streams.precision[i][:, None],
-            taken_at=streams.taken_at[i][:, None],
-            valid=streams.valid[i],
-        )
-        wanted = filters.stream_log_likelihood(filter, belief, stream, precision_from="curvature")
-        np.testing.assert_allclose(log_likelihood(model, numbers, streams)[i], wanted, rtol=1e-10)
+    _, totals, _ = program(model)(numbers, streams)
+    filter, belief = filter_and_belief(transition, row_of(numbers, 0))
+    stream = filters.GradientStream(
+        gradient=streams.observed[0][:, None],
+        precision=streams.precision[0][:, None],
+        taken_at=streams.taken_at[0][:, None],
+        valid=streams.valid[0],
+    )
+    wanted = filters.stream_log_likelihood(filter, belief, stream, precision_from="curvature")
+    np.testing.assert_allclose(totals[0], wanted, rtol=1e-10)
 
 
 @pytest.mark.equation("INF-2")
