@@ -1,10 +1,10 @@
 """State-space models as NumPyro models: priors, a hierarchy over streams, an exact likelihood.
 
-Sites. What is sampled is unconstrained and in units of the prior: `<name>_raw` by layer, `<name>_away`
-and `<name>_around` for the spread of its streams and for each of them. What is reported is
-deterministic: the constrained number of every layer under its own name, with `pooling="stream"` also
-`<name>_of_stream` and `<name>_between`, the streams' spread, and `shrink` = 1 - retention per step
-where the transition has one.
+Sites. What is sampled is unconstrained and in units of the prior: `<name>_raw` by layer,
+`<name>_away` and `<name>_around` for the spread of its streams and for each of them. What is
+reported is deterministic: the constrained number of every layer under its own name, with
+`pooling="stream"` also `<name>_of_stream` and `<name>_between`, the streams' spread, and `shrink`
+= 1 - retention per step where the transition has one.
 """
 
 from collections.abc import Callable
