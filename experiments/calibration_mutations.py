@@ -27,7 +27,7 @@ from bayesfilt.infer import (
     calibration_design,
     calibration_lines,
     calibration_priors,
-    judge,
+    judge_calibration,
     model_named,
     model_problem,
 )
@@ -100,7 +100,7 @@ def calibrate_mistake(
     )
     problem = model_problem(MODEL, mutated_step_log_densities)
     calibration = calibrate(key, problem, given, **settings)
-    return calibration, judge(calibration)
+    return calibration, judge_calibration(calibration)
 
 
 def mutation_design(key: Array, num_streams: int = 24, num_steps: int = 60) -> Streams:

@@ -9,7 +9,7 @@ from bayesfilt.infer.calibration_report import (
     calibration_lines,
     calibration_tree,
     coverage,
-    judge,
+    judge_calibration,
     standard_scores,
     uniformity,
 )
@@ -21,7 +21,14 @@ from bayesfilt.infer.calibration_targets import (
     model_problem,
     numpyro_problem,
 )
+
+# Rivals: which model foretells best, is it good enough, and does its mean shrink?
+from bayesfilt.infer.comparison import Comparison, Rival, compare_models, stacking_weights
 from bayesfilt.infer.draw import draw_numbers, draw_path, draw_streams
+
+# Sampling and what becomes of the draws.
+from bayesfilt.infer.fit import Fit, fit, fit_of_tree, load_fit, save_fit
+from bayesfilt.infer.gates import Gate, Gates, Limits, gate_table, judge_gates
 from bayesfilt.infer.identifiability import (
     Contraction,
     Identifiability,
@@ -39,6 +46,14 @@ from bayesfilt.infer.likelihood import (
     step_log_densities,
 )
 from bayesfilt.infer.models import model_function, numbers_of
+from bayesfilt.infer.posterior_summary import posterior_rows
+from bayesfilt.infer.posterior_tree import model_of, require_fit_tree, streams_of
+from bayesfilt.infer.predictive_checks import calibration_checks, replicate_checks
+from bayesfilt.infer.predictive_scores import (
+    held_out_log_predictive,
+    leave_stream_out,
+    sequential_log_predictive,
+)
 from bayesfilt.infer.priors import Priors, Spread, priors_for
 from bayesfilt.infer.state_space import MODELS, Model, model_named, parameter_names
 from bayesfilt.infer.streams import (
@@ -48,55 +63,47 @@ from bayesfilt.infer.streams import (
     gradient_streams,
     optimum_streams,
 )
-
-# Sampling and what becomes of the draws.
-from bayesfilt.infer.fit import Fit, fit, fit_of_tree, load_fit, save_fit  # isort: skip
-from bayesfilt.infer.gates import Gate, Gates, Limits, gate_table, judge  # isort: skip
-from bayesfilt.infer.posterior_summary import posterior_rows  # isort: skip
-from bayesfilt.infer.posterior_tree import model_of, require_fit_tree, streams_of  # isort: skip
-from bayesfilt.infer.variational import SviSettings  # isort: skip
+from bayesfilt.infer.variational import SviSettings
+from bayesfilt.infer.verdict import TransitionVerdict, transition_verdicts
 
 __all__ = [
-    "Fit",
-    "Gate",
-    "Gates",
-    "Limits",
-    "MODELS",
     "Calibration",
     "CalibrationProblem",
     "CalibrationVerdict",
     "Chain",
+    "Comparison",
     "Contraction",
     "Coverage",
+    "Fit",
+    "Gate",
+    "Gates",
     "Given",
     "Identifiability",
-    "Profile",
-    "Uniformity",
-    "Window",
-    "calibrate",
-    "calibration_design",
-    "calibration_lines",
-    "calibration_priors",
-    "calibration_tree",
-    "contraction",
-    "coverage",
-    "coverage_study",
-    "identifiability",
-    "judge",
-    "model_problem",
-    "numpyro_problem",
-    "profile_likelihood",
-    "relaxation_times",
-    "standard_scores",
-    "uniformity",
+    "Limits",
+    "MODELS",
     "Model",
     "Predictions",
     "Priors",
+    "Profile",
+    "Rival",
     "Spread",
     "StreamWarning",
     "Streams",
     "SviSettings",
+    "TransitionVerdict",
+    "Uniformity",
+    "Window",
+    "calibrate",
+    "calibration_checks",
+    "calibration_design",
+    "calibration_lines",
+    "calibration_priors",
+    "calibration_tree",
     "check_streams",
+    "compare_models",
+    "contraction",
+    "coverage",
+    "coverage_study",
     "draw_numbers",
     "draw_path",
     "draw_streams",
@@ -104,20 +111,34 @@ __all__ = [
     "fit_of_tree",
     "gate_table",
     "gradient_streams",
-    "judge",
+    "held_out_log_predictive",
+    "identifiability",
+    "judge_calibration",
+    "judge_gates",
+    "leave_stream_out",
     "load_fit",
     "log_likelihood",
     "model_function",
     "model_named",
     "model_of",
+    "model_problem",
     "numbers_of",
+    "numpyro_problem",
     "optimum_streams",
     "parameter_names",
     "posterior_rows",
     "predictions",
     "priors_for",
+    "profile_likelihood",
+    "relaxation_times",
+    "replicate_checks",
     "require_fit_tree",
     "save_fit",
+    "sequential_log_predictive",
+    "stacking_weights",
+    "standard_scores",
     "step_log_densities",
     "streams_of",
+    "transition_verdicts",
+    "uniformity",
 ]

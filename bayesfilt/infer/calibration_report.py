@@ -99,7 +99,7 @@ def uniformity(calibration: Calibration, probability: float = 0.99) -> Uniformit
     )
 
 
-def judge(calibration: Calibration, probability: float = 0.99) -> CalibrationVerdict:
+def judge_calibration(calibration: Calibration, probability: float = 0.99) -> CalibrationVerdict:
     """Is the inference calibrated? It is unless a distribution of places leaves its band.
 
     Diverged fits, and fits whose numbers are not finite, are in there like all others; they are

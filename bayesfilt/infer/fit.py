@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from bayesfilt.checks import require_one_of
-from bayesfilt.infer.gates import Gates, Limits, check_limits, gates_as_json, gates_from_json, judge
+from bayesfilt.infer.gates import (
+    Gates,
+    Limits,
+    check_limits,
+    gates_as_json,
+    gates_from_json,
+    judge_gates,
+)
 from bayesfilt.infer.models import model_function
 from bayesfilt.infer.pointwise import Pointwise, evenly, pointwise
 from bayesfilt.infer.posterior_tree import (
@@ -154,7 +161,7 @@ def fit(
         **{name: draws.stats[name][0] for name in _TRACE if name in draws.stats},
     )
     tree = _tree(model, streams, draws, prior, attributes, every_density=every_density)
-    gates = judge(tree, limits)
+    gates = judge_gates(tree, limits)
     tree.attrs["gates"] = gates_as_json(gates)
     return Fit(model=model, tree=tree, gates=gates, seconds=seconds)
 

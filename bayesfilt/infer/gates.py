@@ -70,7 +70,7 @@ def check_limits(limits: Limits) -> None:
     require_positive("Limits", "pareto_k", limits.pareto_k)
 
 
-def judge(tree: "xarray.DataTree", limits: Limits | None = None) -> Gates:
+def judge_gates(tree: "xarray.DataTree", limits: Limits | None = None) -> Gates:
     """Hold the draws in a fit's tree against the gates.
 
     Draws that never move, or are NaN, fail whatever the other gates make of them: by the usual

@@ -25,7 +25,7 @@ from bayesfilt.infer import (
     coverage_study,
     draw_numbers,
     draw_streams,
-    judge,
+    judge_calibration,
     log_likelihood,
     model_named,
     model_problem,
@@ -87,7 +87,7 @@ def right() -> Calibration:
 
 
 def test_a_right_inference_passes():
-    verdict = judge(right())
+    verdict = judge_calibration(right())
     assert verdict.passes, verdict.failures
     assert right().names == ("log_likelihood", "mean", "pair[0]", "pair[1]")
     assert not right().diverged.any() and right().finite.all()
@@ -125,7 +125,7 @@ def test_a_wrong_noise_fails_in_words_that_say_which_way(given, words):
     )
     if compiled:  # another belief is another number, and no other program
         assert _simulate_batch._cache_size() == compiled
-    verdict = judge(calibration)
+    verdict = judge_calibration(calibration)
     assert not verdict.passes
     assert any(line.startswith("mean:") and words in line for line in verdict.failures)
     assert "NOT calibrated" in calibration_lines(calibration, verdict)
@@ -164,7 +164,7 @@ def test_posterior_calibration_passes_what_is_right_and_truths_follow_the_observ
     }
     calibration = calibrate(jax.random.key(2), NORMAL, Normal(), **settings)
     assert calibration.kind == "posterior"
-    assert judge(calibration).passes
+    assert judge_calibration(calibration).passes
     known, variance = (0.25 + 16.5) / 4.25, 1 / 4.25
     truths = calibration.truths[:, 1]
     assert abs(truths.mean() - known) < 4 * np.sqrt(variance / 200)
@@ -172,7 +172,7 @@ def test_posterior_calibration_passes_what_is_right_and_truths_follow_the_observ
     # The fit has seen both data sets: eight looks and the prior.
     np.testing.assert_allclose(calibration.deviations[:, 1].mean(), 8.25**-0.5, rtol=0.04)
     wrong = calibrate(jax.random.key(2), NORMAL, Normal(believed_noise=0.4), **settings)
-    assert not judge(wrong).passes
+    assert not judge_calibration(wrong).passes
 
 
 def made(places: np.ndarray, **changes) -> Calibration:
@@ -215,13 +215,13 @@ def test_coverage_counts_central_intervals():
 def test_diverged_and_broken_simulations_are_counted_and_never_dropped():
     places = (np.arange(100)[:, None] + 0.5) / 100
     diverged = made(places, divergences=np.eye(1, 100, 3, dtype=int)[0] * 7)
-    verdict = judge(diverged)
+    verdict = judge_calibration(diverged)
     assert (
         verdict.passes and "1 of 100 simulations had divergent transitions (7" in verdict.notes[0]
     )
-    broken = judge(made(places, finite=np.arange(100) != 5))
+    broken = judge_calibration(made(places, finite=np.arange(100) != 5))
     assert not broken.passes and "1 of 100 simulations" in broken.failures[0]
-    correlated = judge(made(places, autocorrelation=np.full((100, 1), 0.4)))
+    correlated = judge_calibration(made(places, autocorrelation=np.full((100, 1), 0.4)))
     assert "thin more" in correlated.notes[0]
 
 
@@ -231,7 +231,7 @@ def test_numbers_that_are_not_finite_are_seen():
     )
     calibration = calibrate(jax.random.key(0), broken, Normal(), num_simulations=40, chain=SHORT)
     assert 0 < (~calibration.finite).sum() < 40
-    assert not judge(calibration).passes
+    assert not judge_calibration(calibration).passes
 
 
 def test_nuts_agrees_with_hmc():
@@ -267,7 +267,7 @@ def test_any_numpyro_model_is_calibrated_from_its_own_prior():
         jax.random.key(3), problem, given, num_simulations=200, simulations_at_once=200, chain=SHORT
     )
     assert calibration.names == ("log_likelihood", "scale", "variance")
-    assert judge(calibration).passes
+    assert judge_calibration(calibration).passes
     np.testing.assert_array_equal(calibration.ranks[:, 1], calibration.ranks[:, 2])
 
 
@@ -375,5 +375,5 @@ def test_a_coverage_study_calibrates_the_model_that_drew_the_data():
         num_simulations=40,
         chain=SHORT,
     )
-    assert judge(calibration, 0.999).passes
+    assert judge_calibration(calibration, 0.999).passes
     assert "log_stationary_variance" in calibration.names

@@ -9,7 +9,7 @@ from bayesfilt.infer.gates import (
     gate_table,
     gates_as_json,
     gates_from_json,
-    judge,
+    judge_gates,
     pareto_k,
 )
 from bayesfilt.infer.variational import BLOCKS, STEADY_BLOCKS
@@ -52,7 +52,7 @@ def guide_of(log_weight, elbo=None):
 
 
 def test_independent_draws_pass_every_gate():
-    gates = judge(tree_of(good_draws()))
+    gates = judge_gates(tree_of(good_draws()))
     assert gates.passes and gates.failures == ()
     assert 1 <= gates.r_hat < 1.01
     # Of 2,000 independent draws about 2,000 are effective.
@@ -65,7 +65,7 @@ def test_independent_draws_pass_every_gate():
 def test_a_chain_that_is_somewhere_else_fails_and_is_named():
     draws = good_draws()
     draws["shrink"][1, :, 1] += 3
-    gates = judge(tree_of(draws))
+    gates = judge_gates(tree_of(draws))
     assert gates.r_hat > 1.5
     assert any(f.startswith("r-hat of shrink[fc2] is ") for f in gates.failures)
     assert "r-hat" in {row["name"] for row in gate_table(gates) if not row["passes"]}
@@ -74,7 +74,7 @@ def test_a_chain_that_is_somewhere_else_fails_and_is_named():
 def test_a_chain_that_is_wider_fails_though_its_middle_is_right():
     draws = good_draws()
     draws["drift"][1, :, 0] *= 3
-    assert any(f.startswith("r-hat of drift[fc1]") for f in judge(tree_of(draws)).failures)
+    assert any(f.startswith("r-hat of drift[fc1]") for f in judge_gates(tree_of(draws)).failures)
 
 
 def test_slow_chains_have_few_effective_draws():
@@ -84,7 +84,7 @@ def test_slow_chains_have_few_effective_draws():
     for step in range(1, 1_000):
         slow[:, step] = 0.9 * slow[:, step - 1] + rng.normal(size=2)
     draws["drift"][..., 0] = slow
-    gates = judge(tree_of(draws))
+    gates = judge_gates(tree_of(draws))
     # One in (1 + 0.9)/(1 - 0.9) = 19 counts: 105 of 2,000, give or take a few.
     assert 60 < gates.ess_bulk < 180
     assert any(f.startswith("ESS, bulk of drift[fc1] is") for f in gates.failures)
@@ -96,21 +96,21 @@ def test_tails_that_come_in_spells_fail_though_the_bulk_is_well_mixed():
     spell = np.repeat(rng.choice([0.1, 5.0], size=(2, 10)), 100, axis=1)
     draws = good_draws()
     draws["drift"][..., 0] *= spell
-    gates = judge(tree_of(draws))
+    gates = judge_gates(tree_of(draws))
     assert gates.ess_tail < 300 < 800 < gates.ess_bulk
 
 
 def test_divergences_are_counted_over_all_chains():
-    gates = judge(tree_of(good_draws(), diverging=1_003))
+    gates = judge_gates(tree_of(good_draws(), diverging=1_003))
     assert gates.divergences == 1_003
     assert gates.failures == ("divergences is 1003, wanted <= 0",)
-    assert judge(tree_of(good_draws(), diverging=3), Limits(divergences=3)).passes
+    assert judge_gates(tree_of(good_draws(), diverging=3), Limits(divergences=3)).passes
 
 
 def test_an_energy_that_hardly_moves_fails():
     steps = np.random.default_rng(4).normal(size=(2, 1_000))
     steps[1] = np.cumsum(steps[1])
-    gates = judge(tree_of(good_draws(), energy=steps))
+    gates = judge_gates(tree_of(good_draws(), energy=steps))
     assert gates.bfmi < 0.1
     assert gates.failures == (f"BFMI of energy[chain 1] is {gates.bfmi:.4g}, wanted > 0.3",)
 
@@ -119,7 +119,7 @@ def test_draws_that_are_not_finite_fail_and_are_named():
     draws = good_draws()
     draws["drift"][0, 7, 0] = np.nan
     draws["drift"][0, 8, 1] = np.inf
-    gates = judge(tree_of(draws))
+    gates = judge_gates(tree_of(draws))
     assert gates.failures[0] == "drift[fc1] has draws that are not finite (and 1 more)"
     assert not gates.passes and np.isnan(gates.r_hat)
 
@@ -128,28 +128,28 @@ def test_draws_that_are_not_finite_fail_and_are_named():
 def test_a_chain_that_never_moves_fails_whatever_its_effective_draws(chains):
     draws = good_draws()
     draws["shrink"][chains, :, 1] = 0.25
-    assert "shrink[fc2] never moves" in judge(tree_of(draws)).failures
+    assert "shrink[fc2] never moves" in judge_gates(tree_of(draws)).failures
 
 
 def test_one_chain_fails_because_nothing_compares_it():
-    gates = judge(tree_of(good_draws(num_chains=1)))
+    gates = judge_gates(tree_of(good_draws(num_chains=1)))
     assert gates.failures[0] == "one chain: r-hat, which compares chains, needs two or more"
     assert np.isnan(gates.r_hat)
 
 
 def test_a_handful_of_draws_fails_without_a_warning():
-    assert not judge(tree_of(good_draws(num_draws=2))).passes
+    assert not judge_gates(tree_of(good_draws(num_draws=2))).passes
 
 
 def test_an_interrupted_fit_says_how_far_it_came():
-    gates = judge(tree_of(good_draws(), wanted=1_500))
+    gates = judge_gates(tree_of(good_draws(), wanted=1_500))
     assert gates.failures == ("interrupted: 1000 of 1500 draws of each chain",)
 
 
 def test_the_limits_are_arguments():
     tree = tree_of(good_draws(num_draws=100))
-    assert not judge(tree).passes
-    assert judge(tree, Limits(r_hat=1.1, ess=50)).passes
+    assert not judge_gates(tree).passes
+    assert judge_gates(tree, Limits(r_hat=1.1, ess=50)).passes
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_the_limits_are_arguments():
 )
 def test_limits_that_mean_nothing_are_refused(change, message):
     with pytest.raises(ValueError, match=f"^Limits needs [^\n]*{message}[^\n]*$"):
-        judge(tree_of(good_draws()), Limits(**change))
+        judge_gates(tree_of(good_draws()), Limits(**change))
 
 
 def test_weights_with_a_light_tail_pass():
-    gates = judge(guide_of(np.random.default_rng(5).normal(scale=0.3, size=1_000)))
+    gates = judge_gates(guide_of(np.random.default_rng(5).normal(scale=0.3, size=1_000)))
     assert gates.passes and gates.pareto_k < 0.7
     assert gates.r_hat is None and gates.ess_bulk is None and gates.divergences is None
 
@@ -176,7 +176,7 @@ def test_weights_with_a_light_tail_pass():
 def test_weights_with_a_heavy_tail_fail():
     # Pareto with shape 1: its mean does not exist.
     heavy = np.random.default_rng(6).pareto(1.0, size=4_000) + 1
-    gates = judge(guide_of(np.log(heavy)))
+    gates = judge_gates(guide_of(np.log(heavy)))
     assert 0.8 < gates.pareto_k < 1.4
     assert gates.failures == (f"Pareto k is {gates.pareto_k:.4g}, wanted < 0.7",)
 
@@ -191,7 +191,7 @@ def test_the_shape_of_a_tail_is_found():
 def test_a_weight_that_is_not_finite_fails():
     log_weight = np.random.default_rng(5).normal(size=1_000)
     log_weight[3] = -np.inf
-    gates = judge(guide_of(log_weight))
+    gates = judge_gates(guide_of(log_weight))
     assert gates.failures == ("Pareto k is nan, wanted < 0.7",)
 
 
@@ -199,14 +199,14 @@ def test_a_guide_on_its_way_fails():
     elbo = np.full(BLOCKS, -300.0)
     elbo[: STEADY_BLOCKS - 1] -= 2
     light = np.random.default_rng(5).normal(scale=0.3, size=1_000)
-    (failure,) = judge(guide_of(light, elbo)).failures
+    (failure,) = judge_gates(guide_of(light, elbo)).failures
     assert failure == "last gain of the ELBO is 2, wanted < 0.31"
     elbo[STEADY_BLOCKS - 1] = np.nan
-    assert not judge(guide_of(light, elbo)).passes
+    assert not judge_gates(guide_of(light, elbo)).passes
 
 
 def test_gates_are_written_and_read():
     draws = good_draws()
     draws["drift"][1, :, 0] += 3
-    gates = judge(tree_of(draws))
+    gates = judge_gates(tree_of(draws))
     assert gates_from_json(gates_as_json(gates)) == gates
