@@ -39,6 +39,7 @@ from bayesfilt.infer.identifiability import (
     profile_likelihood,
     relaxation_times,
 )
+from bayesfilt.infer.leave_future_out import leave_future_out
 from bayesfilt.infer.likelihood import (
     Predictions,
     log_likelihood,
@@ -115,6 +116,7 @@ __all__ = [
     "identifiability",
     "judge_calibration",
     "judge_gates",
+    "leave_future_out",
     "leave_stream_out",
     "load_fit",
     "log_likelihood",

@@ -9,7 +9,6 @@ import functools
 import warnings
 from collections.abc import Callable
 
-import arviz
 import numpy as np
 
 from bayesfilt.infer.fit import Fit
@@ -89,13 +88,15 @@ def leave_future_out(
 
 def _lfo(fit: Fit, layer: int, refits: Refits, min_observations: int, k_threshold: float):
     """ArviZ's leave-future-out of one layer."""
+    import arviz
+
     by_step = fit.tree["log_likelihood"]["per_step"].isel(layer=layer)
     with warnings.catch_warnings():
         # Many refits are slow, not wrong: each is exact.
         warnings.filterwarnings("ignore", message="LFO-CV triggered", category=UserWarning)
         return arviz.lfo_cv(
             tree_for_arviz(fit, by_step, layer),
-            _Refitting(fit, layer, refits),
+            _refitting(fit, layer, refits),
             min_observations=min_observations,
             forecast_horizon=1,
             time_dim="step",
@@ -104,30 +105,29 @@ def _lfo(fit: Fit, layer: int, refits: Refits, min_observations: int, k_threshol
         )
 
 
-class _Refitting(arviz.SamplingWrapper):
+def _refitting(fit: Fit, layer: int, refits: Refits):
     """What `arviz.lfo_cv` asks for a fit to the steps before a cutoff: here the cutoff itself."""
+    import arviz
+    import xarray
 
-    def __init__(self, fit: Fit, layer: int, refits: Refits):
-        super().__init__(fit.model)
-        self.layer, self.refits = layer, refits
+    class Refitting(arviz.SamplingWrapper):
+        def sel_observations(self, idx):
+            """How many steps come before the first left-out one; it says which those are, too."""
+            return int(idx[0]), int(idx[0])
 
-    def sel_observations(self, idx):
-        """How many steps come before the first left-out one; it says which those are, too."""
-        return int(idx[0]), int(idx[0])
+        def sample(self, modified_observed_data):
+            """Fit to the first so many steps."""
+            return refits(modified_observed_data)[0]
 
-    def sample(self, modified_observed_data):
-        """Fit to the first so many steps."""
-        return self.refits(modified_observed_data)[0]
+        def get_inference_data(self, fitted_model):
+            """Posterior of that fit."""
+            return tree_for_arviz(fitted_model, None, layer)
 
-    def get_inference_data(self, fitted_model):
-        """Posterior of that fit."""
-        return tree_for_arviz(fitted_model, None, self.layer)
+        def log_likelihood__i(self, excluded_obs, idata__i):
+            """Log densities of the left-out steps at the fit's draws, (chain, draw, step)."""
+            sizes = idata__i["posterior"].sizes
+            density = refits(excluded_obs)[1][:, layer, excluded_obs:]
+            shape = (sizes["chain"], sizes["draw"], density.shape[-1])
+            return xarray.DataArray(density.reshape(shape), dims=("chain", "draw", "step"))
 
-    def log_likelihood__i(self, excluded_obs, idata__i):
-        """Log densities of the left-out steps at the fit's draws, (chain, draw, step)."""
-        import xarray
-
-        sizes = idata__i["posterior"].sizes
-        density = self.refits(excluded_obs)[1][:, self.layer, excluded_obs:]
-        shape = (sizes["chain"], sizes["draw"], density.shape[-1])
-        return xarray.DataArray(density.reshape(shape), dims=("chain", "draw", "step"))
+    return Refitting(fit.model)
