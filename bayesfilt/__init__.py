@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bayesfilt import compare, figures, filters, optimizers, tasks, theory
+    from bayesfilt import compare, figures, filters, infer, optimizers, tasks, theory
     from bayesfilt.optimizers import (
         adabayes,
         adabayes_fixed_point,
@@ -35,6 +35,7 @@ __all__ = [
     "effective_learning_rate",
     "figures",
     "filters",
+    "infer",
     "optimizers",
     "posterior_variance",
     "run_in_chunks",
@@ -50,6 +51,7 @@ _MODULES = {
     "compare": "bayesfilt.compare",
     "figures": "bayesfilt.figures",
     "filters": "bayesfilt.filters",
+    "infer": "bayesfilt.infer",
     "optimizers": "bayesfilt.optimizers",
     "simulate": "bayesfilt.simulate",
     "tasks": "bayesfilt.tasks",

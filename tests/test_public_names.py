@@ -22,7 +22,7 @@ FUNCTIONS = {
     "simulate",
     "transition_from_adamw",
 }
-FOLDERS = {"compare", "figures", "filters", "optimizers", "tasks", "theory", "zoo"}
+FOLDERS = {"compare", "figures", "filters", "infer", "optimizers", "tasks", "theory", "zoo"}
 SLOW = ("arviz", "equinox", "h5netcdf", "jax", "matplotlib", "numpy", "numpyro", "optax")
 SLOW += ("pandas", "rich", "scipy", "sklearn", "tyro", "xarray")
 
