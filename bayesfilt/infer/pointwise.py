@@ -1,0 +1,82 @@
+"""What each draw of the posterior says of each step before it saw it.
+
+All draws times all streams times all steps are soon gigabytes, so sums are kept: per step within
+a layer (what leaves the future out) and per stream (what leaves a stream out).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bayesfilt.infer.likelihood import predictions, step_log_densities
+from bayesfilt.infer.models import numbers_of
+from bayesfilt.infer.state_space import Model
+from bayesfilt.infer.streams import Streams
+
+
+class Pointwise(NamedTuple):
+    """Sequential log densities log p(y_t | y_<t) of draws, and what was foreseen."""
+
+    per_step: Float[Array, "draws layers steps"]  # summed over the streams of a layer
+    per_stream: Float[Array, "draws streams"]  # summed over the steps
+    one_step_mean: Float[Array, "streams steps"]  # of the draws' mixture
+    one_step_variance: Float[Array, "streams steps"]  # of the draws' mixture
+
+
+def pointwise(model: Model, draws: dict[str, Array], streams: Streams) -> Pointwise:
+    """Run the filter once for each draw.
+
+    Args:
+        model: the model the draws are of.
+        draws: its deterministic sites, [draws, ...].
+        streams: the data that the draws were conditioned on, or others of the same layers.
+
+    Returns:
+        `Pointwise`. A step that is not valid counts 0. The one-step variance is the mean of the
+        draws' own variances plus the variance of their means.
+    """
+    return _program(model)(draws, streams)
+
+
+@functools.lru_cache(maxsize=64)
+def _program(model: Model) -> Callable[..., Any]:
+    def one_draw(carry, draw, streams: Streams):
+        count, mean, spread, variance = carry
+        numbers = numbers_of(model, draw, streams)
+        densities = step_log_densities(model, numbers, streams)
+        foreseen = predictions(model, numbers, streams)
+        by_layer = jax.ops.segment_sum(densities, streams.layer, len(streams.layer_names))
+        # Welford's running mean and sum of squares: no difference of large numbers.
+        away = foreseen.mean - mean
+        mean = mean + away / (count + 1)
+        spread = spread + away * (foreseen.mean - mean)
+        carry = (count + 1, mean, spread, variance + foreseen.variance)
+        return carry, (by_layer, densities.sum(axis=1))
+
+    def all_draws(draws, streams: Streams) -> Pointwise:
+        nothing = jnp.zeros_like(streams.observed)
+        start = (jnp.zeros((), nothing.dtype), nothing, nothing, nothing)
+        end, (per_step, per_stream) = jax.lax.scan(
+            lambda carry, draw: one_draw(carry, draw, streams), start, draws
+        )
+        count, mean, spread, variance = end
+        return Pointwise(
+            per_step=per_step,
+            per_stream=per_stream,
+            one_step_mean=mean,
+            one_step_variance=(spread + variance) / count,
+        )
+
+    return jax.jit(all_draws)
+
+
+def evenly(num_draws: int, most: int) -> np.ndarray:
+    """Indices of `most` draws evenly spread over a chain, its last among them; all if fewer."""
+    if num_draws <= most:
+        return np.arange(num_draws)
+    return np.linspace(0, num_draws - 1, most).round().astype(int) if most > 1 else np.array([num_draws - 1])
