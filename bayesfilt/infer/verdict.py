@@ -1,0 +1,205 @@
+"""The verdict in words: does the transition's mean shrink, as weight decay would have it?
+
+Three answers. Everything is measured in relaxation times of the window, T * shrink: how often the
+mean forgets where it was while one looks.
+
+* "shrinks": the 90 % interval of the shrink lies above what is negligible.
+* "does not shrink": it lies below. Negligible is a shrink by which the mean would lose less than
+  a quarter of one relaxation time over the whole window, unless the caller names another:
+  nothing smaller can be told from no shrink by looking at this window.
+* "cannot tell": anything else; a fit that failed its gates; and a comparison with the random walk
+  (the same drift, no shrink) that says the opposite.
+
+The stationary variance is what the data say least about: below three relaxation times it
+rests on the prior, and with it eta^2/(2 sigma^2). The verdict says so.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from bayesfilt.checks import require_non_negative, require_positive
+from bayesfilt.compare.layers import ALL
+from bayesfilt.infer.comparison import Comparison, is_clear
+from bayesfilt.infer.fit import Fit
+from bayesfilt.infer.predictive_scores import layer_names_of
+from bayesfilt.theory.ornstein_uhlenbeck import decay_per_step
+
+SHRINKS, DOES_NOT_SHRINK, CANNOT_TELL = "shrinks", "does not shrink", "cannot tell"
+NEGLIGIBLE_RELAXATIONS = 0.25
+WEAK_BELOW = 3.0  # relaxation times
+INTERVAL = (0.05, 0.5, 0.95)
+
+
+class TransitionVerdict(NamedTuple):
+    """Whether one layer's optima shrink towards their mean, with what it rests on."""
+
+    layer: str
+    word: str  # "shrinks" | "does not shrink" | "cannot tell"
+    shrink: tuple[float, float, float]  # per step: 5 %, median, 95 %
+    negligible: float  # region of practical equivalence: a shrink below this is none
+    relaxation_times: float  # of the window, at the median
+    decay_set: float | None  # lr * wd, per step: what AdamW was told
+    tied_decay: tuple[float, float, float] | None  # eta^2/(2 sigma^2) of the inferred two
+    difference: float | None  # log predictive density over the random walk's, nats
+    standard_error: float | None
+    reasons: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The verdict with its numbers, to be printed."""
+        low, middle, high = self.shrink
+        parts = [
+            f"{self.layer}: {self.word}. Shrink per step {middle:.3g} "
+            f"(90 % interval {low:.3g} to {high:.3g}; below {self.negligible:.3g} counts as none)"
+        ]
+        if self.decay_set is not None:
+            place = "inside" if low <= self.decay_set <= high else "outside"
+            parts.append(f"lr*wd was {self.decay_set:.3g}, {place} the interval")
+        if self.tied_decay is not None:
+            tied = self.tied_decay
+            parts.append(
+                f"eta^2/(2 sigma^2) inferred {tied[1]:.3g} ({tied[0]:.3g} to {tied[2]:.3g})"
+            )
+        if self.difference is not None:
+            parts.append(
+                f"{self.difference:+.1f} nats over a random walk "
+                f"(standard error {self.standard_error:.1f})"
+            )
+        parts.append(f"{self.relaxation_times:.1f} relaxation times in the window")
+        return "; ".join([*parts, *self.reasons]) + "."
+
+
+def transition_verdicts(
+    fit: Fit,
+    *,
+    learning_rate: float | None = None,
+    weight_decay: float | None = None,
+    negligible: float | None = None,
+    comparison: Comparison | None = None,
+    shrinking: str = "ornstein_uhlenbeck",
+    random_walk: str = "random_walk",
+) -> tuple[TransitionVerdict, ...]:
+    """Say for each layer whether the transition mean shrinks.
+
+    Args:
+        fit: of a model with a shrink (Ornstein-Uhlenbeck), to all steps of the window.
+        learning_rate: lr of the run that was recorded, or None.
+        weight_decay: wd, decoupled and scaled by lr (torch, optax), or None.
+        negligible: shrink per step that counts as none; None for a quarter of a relaxation
+            time over the window.
+        comparison: of the rivals, or None.
+        shrinking: name of the shrinking model in `comparison`.
+        random_walk: name of the model without a shrink in `comparison`.
+
+    Raises:
+        ValueError: a model without a shrink; only one of learning rate and decay; a comparison
+            that lacks one of the two models.
+    """
+    owner = "transition_verdicts"
+    posterior = fit.tree["posterior"]
+    if "shrink" not in posterior:
+        raise ValueError(
+            f"{owner} needs a model whose transition has a shrink, got {fit.model.transition!r}."
+        )
+    if (learning_rate is None) != (weight_decay is None):
+        raise ValueError(f"{owner} needs both learning_rate and weight_decay, or neither.")
+    decay_set = None
+    if learning_rate is not None and weight_decay is not None:
+        require_positive(owner, "learning_rate", learning_rate)
+        require_non_negative(owner, "weight_decay", weight_decay)
+        decay_set = learning_rate * weight_decay
+    num_steps = _steps_in_window(fit)
+    if negligible is None:
+        negligible = NEGLIGIBLE_RELAXATIONS / num_steps
+    require_positive(owner, "negligible", negligible)
+    shrinks = _draws_by_layer(posterior["shrink"])
+    tied = _tied_decay(posterior)
+    verdicts = []
+    for index, layer in enumerate(layer_names_of(fit)):
+        against = _against_the_walk(owner, comparison, layer, shrinking, random_walk)
+        shrink = _interval(shrinks[:, index])
+        word, reasons = _judge(shrink, negligible, against, fit.gates.failures)
+        times = num_steps * shrink[1]
+        if times < WEAK_BELOW:
+            reasons += (f"fewer than {WEAK_BELOW:.0f}: sigma^2 rests on its prior",)
+        verdicts.append(
+            TransitionVerdict(
+                layer=layer,
+                word=word,
+                shrink=shrink,
+                negligible=negligible,
+                relaxation_times=times,
+                decay_set=decay_set,
+                tied_decay=None if tied is None else _interval(tied[:, index]),
+                difference=None if against is None else against[0],
+                standard_error=None if against is None else against[1],
+                reasons=reasons,
+            )
+        )
+    return tuple(verdicts)
+
+
+def _judge(
+    shrink: tuple[float, float, float],
+    negligible: float,
+    against: tuple[float, float] | None,
+    failures: tuple[str, ...],
+) -> tuple[str, tuple[str, ...]]:
+    """The word, and why it is not a firmer one."""
+    low, _, high = shrink
+    if failures:
+        return CANNOT_TELL, tuple(f"the fit failed a gate: {why}" for why in failures)
+    word = SHRINKS if low > negligible else DOES_NOT_SHRINK if high < negligible else CANNOT_TELL
+    if word == CANNOT_TELL:
+        return word, ("the interval holds both a shrink and none",)
+    if against is None:
+        return word, ()
+    difference, standard_error = against
+    opposite = -difference if word == SHRINKS else difference
+    if is_clear(opposite, standard_error):
+        return CANNOT_TELL, ("the comparison with the random walk says the opposite",)
+    if word == SHRINKS and not is_clear(difference, standard_error):
+        return word, ("the random walk foretells as well: the shrink hardly matters to it",)
+    return word, ()
+
+
+def _against_the_walk(
+    owner: str, comparison: Comparison | None, layer: str, shrinking: str, random_walk: str
+) -> tuple[float, float] | None:
+    """How much better the shrinking model foretells a layer, and the standard error of that."""
+    if comparison is None:
+        return None
+    rows = {row.name: row for row in comparison.of_layer(layer) or comparison.of_layer(ALL)}
+    for name in (shrinking, random_walk):
+        if name not in rows:
+            raise ValueError(f"{owner} needs {name!r} in the comparison, got {', '.join(rows)}.")
+        if rows[name].verdict == "not ranked":
+            return None
+    return comparison.paired[rows[shrinking].layer, shrinking, random_walk]
+
+
+def _tied_decay(posterior) -> Float[np.ndarray, "draws layers"] | None:
+    """Decay per step that the tie would make of the inferred drift and variance, at each draw."""
+    if "drift_scale" not in posterior or "stationary_variance" not in posterior:
+        return None
+    drift_scale = _draws_by_layer(posterior["drift_scale"])
+    stationary_variance = _draws_by_layer(posterior["stationary_variance"])
+    return np.asarray(decay_per_step(drift_scale, stationary_variance))
+
+
+def _draws_by_layer(values) -> Float[np.ndarray, "draws layers"]:
+    array = np.asarray(values.transpose("chain", "draw", "layer"))
+    return array.reshape(-1, array.shape[-1])
+
+
+def _interval(draws: Float[np.ndarray, " draws"]) -> tuple[float, float, float]:
+    low, middle, high = np.quantile(draws, INTERVAL)
+    return float(low), float(middle), float(high)
+
+
+def _steps_in_window(fit: Fit) -> int:
+    """Steps from the first to the last that was seen."""
+    seen = np.flatnonzero(np.asarray(fit.tree["constant_data"]["valid"]).astype(bool).any(axis=0))
+    return int(seen[-1] - seen[0]) + 1
