@@ -86,7 +86,7 @@ FIGURES = {
     "curves": Drawing(draw=learning_curves_figure, group="curves"),
     "matched": Drawing(draw=matched_loss_figure, group="matched"),
     "budgets": Drawing(draw=budgets_figure, group="budgets"),
-    "streams": Drawing(draw=streams_figure, group="streams"),
+    "streams": Drawing(draw=streams_figure, group="foretold"),
     "shrink": Drawing(draw=shrink_figure, group="shrink"),
     "comparison": Drawing(draw=comparison_figure, group="comparison"),
     "calibration": Drawing(draw=calibration_figure, group="calibration"),

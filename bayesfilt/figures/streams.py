@@ -1,6 +1,6 @@
 """Figures of recorded streams: what was observed, what a model foretold, and how well it knew.
 
-Draw the groups `streams` and `calibration` of an inference.
+Draw the groups `foretold` and `calibration` of an inference.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def streams_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     the next step given all steps before, the band 90 % of its distribution.
 
     Args:
-        group: `streams` of the record: `step`, `stream` (names), `layer_of` over stream,
+        group: `foretold` of the record: `step`, `stream` (names), `layer_of` over stream,
             `observed`, `one_step_mean`, `one_step_deviation` over (stream, step), NaN where not
             valid; attribute `label` of `observed`, and `model` of `one_step_mean`.
         venue: name in `bayesfilt.figures.VENUES`.

@@ -10,7 +10,7 @@ MODELS = ("static", "random_walk", "ornstein_uhlenbeck", "nonzero_mean", "l2", "
 _SHRINKING = ("ornstein_uhlenbeck", "nonzero_mean")
 
 
-def streams_group(layers=LAYERS, each=8, num_steps=300, seed=0) -> Group:
+def foretold_group(layers=LAYERS, each=8, num_steps=300, seed=0) -> Group:
     """Mean-reverting streams with a gap, a band that starts wide."""
     rng = np.random.default_rng(seed)
     count = each * len(layers)
@@ -142,8 +142,8 @@ def odd_cases() -> dict[str, tuple[str, Group]]:
     nowhere = shrink_group()
     nowhere["density"] = variable(("model", "layer", "shrink"), np.full((2, 2, 200), np.nan))
     return {
-        "streams of six layers": ("streams", streams_group(MANY_LAYERS, each=1)),
-        "one stream of two steps": ("streams", streams_group(LAYERS[:1], each=1, num_steps=2)),
+        "streams of six layers": ("streams", foretold_group(MANY_LAYERS, each=1)),
+        "one stream of two steps": ("streams", foretold_group(LAYERS[:1], each=1, num_steps=2)),
         "shrink in six layers": ("shrink", shrink_group(layers=MANY_LAYERS)),
         "a failed model and no decay": (
             "shrink", shrink_group(failed=("nonzero_mean",), set_decay=0.0),

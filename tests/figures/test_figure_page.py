@@ -22,7 +22,7 @@ GROUPS = {
     "curves": grids.curves_group(),
     "matched": grids.matched_group(),
     "budgets": grids.budgets_group(),
-    "streams": inferences.streams_group(),
+    "foretold": inferences.foretold_group(),
     "shrink": inferences.shrink_group(),
     "comparison": inferences.comparison_group(),
     "calibration": inferences.calibration_group(),

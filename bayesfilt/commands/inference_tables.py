@@ -1,0 +1,186 @@
+"""What `bayesfilt infer` prints: gates, numbers, who foretells best, checks, and the verdict."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bayesfilt.commands.console import number, say, show_table
+from bayesfilt.compare.layers import ALL
+from bayesfilt.infer.fit import Fit
+from bayesfilt.infer.inference_record import Findings, reported_model
+from bayesfilt.infer.posterior_summary import posterior_rows
+
+_SURPRISING = 0.05  # a p-value below this is pointed at
+
+
+def show_findings(findings: Findings) -> None:
+    """Print everything in the order in which it should be read; the verdict comes last."""
+    _show_gates(findings)
+    _show_numbers(findings)
+    _show_comparison(findings)
+    _show_checks(findings)
+    _show_verdict(findings)
+
+
+def as_dict(findings: Findings) -> dict[str, Any]:
+    """The findings for `summary.json`."""
+    comparison = findings.comparison
+    return {
+        "reported_model": comparison.preferred(),
+        "verdicts": [
+            {**verdict._asdict(), "sentence": verdict.sentence} for verdict in findings.verdicts
+        ],
+        "gates": {
+            name: {"passes": fit.gates.passes, "failures": list(fit.gates.failures)}
+            for name, fit in all_fits(findings).items()
+        },
+        "comparison": {
+            "method": comparison.method,
+            "scored": comparison.num_scored,
+            "rivals": [rival._asdict() for rival in comparison.rivals],
+        },
+        "numbers": {name: posterior_rows(fit) for name, fit in findings.fits.items()},
+        "calibration": {
+            name: [check._asdict() for check in checks]
+            for name, checks in findings.calibration.items()
+        },
+        "replicates": [
+            {**check._asdict(), "p_value": check.p_value} for check in findings.replicates
+        ],
+    }
+
+
+def all_fits(findings: Findings) -> dict[str, Fit]:
+    """The fits to the whole window and, where there are such, those to its first steps."""
+    first = findings.foretelling
+    held = {f"{name}, first steps": fit for name, fit in first.items()} if _holds_out(findings) else {}
+    return {**findings.fits, **held}
+
+
+def _holds_out(findings: Findings) -> bool:
+    return findings.foretelling is not findings.fits
+
+
+def _show_gates(findings: Findings) -> None:
+    columns = ("fit:", "r-hat", "ESS\nbulk", "ESS\ntails", "diver-\ngences", "Pareto\nk", "time", "gates:")
+    rows = []
+    for name, fit in all_fits(findings).items():
+        gates = fit.gates
+        values = (gates.r_hat, gates.ess_bulk, gates.ess_tail, gates.divergences, gates.pareto_k)
+        rows.append(
+            [
+                name,
+                *(number(value, 4) for value in values),
+                f"{fit.seconds:.0f} s",
+                "passed" if gates.passes else f"FAILED: {'; '.join(gates.failures)}",
+            ]
+        )
+    show_table("Sampling", columns, rows)
+    failed = [name for name, fit in all_fits(findings).items() if not fit.gates.passes]
+    if failed:
+        say(
+            f"{len(failed)} of {len(rows)} fits failed a gate: nothing of them can be trusted;"
+            " more --warmup and --samples may help."
+        )
+
+
+def _show_numbers(findings: Findings) -> None:
+    """The numbers of the reported model and of the shrinking one."""
+    names = [reported_model(findings.comparison)]
+    names += [name for name in findings.fits if _shrinks(findings.fits[name]) and name not in names][:1]
+    columns = ("model:", "layer:", "number:", "median", "5 %", "95 %", "r-hat", "ESS")
+    rows = []
+    for name in names:
+        for row in posterior_rows(findings.fits[name]):
+            cells = (row["median"], row["low"], row["high"])
+            rows.append(
+                [
+                    name,
+                    row["layer"],
+                    row["parameter"],
+                    *(number(value) for value in cells),
+                    number(row["r_hat"], 4),
+                    number(row["ess_bulk"], 3),
+                ]
+            )
+    show_table("Numbers (eta and sigma^2 in units of a weight, shrink per step)", columns, rows)
+
+
+def _shrinks(fit: Fit) -> bool:
+    return fit.model.transition == "ornstein_uhlenbeck"
+
+
+def _show_comparison(findings: Findings) -> None:
+    comparison = findings.comparison
+    columns = ("model:", "log pred.\ndensity", "to the\nbest", "standard\nerror", "share of\nthe stack", "verdict:")
+    rows = [
+        [
+            rival.name,
+            number(rival.log_predictive, 6),
+            number(rival.difference, 4),
+            number(rival.standard_error, 2),
+            "-" if math.isnan(rival.stacking_weight) else f"{rival.stacking_weight:.0%}",
+            rival.verdict if rival.verdict != "not ranked" else "not ranked: a gate failed",
+        ]
+        for rival in comparison.of_layer(ALL)
+    ]
+    what = "held-out steps" if _holds_out(findings) else "left-out weights"
+    show_table(f"Models on {comparison.num_scored} {what} (nats)", columns, rows)
+    layers = [name for name in findings.streams.layer_names if comparison.of_layer(name)]
+    if len(layers) > 1:
+        chosen = [f"{layer}: {comparison.preferred(layer) or 'none'}" for layer in layers]
+        say(f"Preferred in each layer: {', '.join(chosen)}.")
+
+
+def _show_checks(findings: Findings) -> None:
+    columns = ("model:", "layer:", "innovation^2 /\nits variance", "standard\nerror", "uniform ranks\np-value")
+    rows = [
+        [
+            name,
+            check.layer,
+            number(check.nis),
+            number(check.nis_standard_error, 2),
+            number(check.uniformity_p_value, 2),
+        ]
+        for name, checks in findings.calibration.items()
+        for check in checks
+    ]
+    if rows:
+        show_table("Calibration of the next-step predictions (1 is calibrated)", columns, rows)
+    odd = [check for check in findings.replicates if check.p_value < _SURPRISING]
+    if findings.replicates:
+        name = reported_model(findings.comparison)
+        say(
+            f"Data drawn from {name} differ from the recorded in {len(odd)} of"
+            f" {len(findings.replicates)} checks (p < {_SURPRISING:g}):"
+        )
+        for check in odd:
+            say(
+                f"  {check.layer}: {check.name} {number(check.observed)}, drawn"
+                f" {number(check.low)} to {number(check.high)}"
+            )
+
+
+def _show_verdict(findings: Findings) -> None:
+    say("")
+    if not findings.verdicts:
+        say("No verdict on the shrink: ornstein_uhlenbeck is not among --models.")
+        return
+    say("Does the transition's mean shrink?")
+    for verdict in findings.verdicts:
+        say(f"  {verdict.sentence}")
+    tied = _tied_to_rate(findings)
+    if tied:
+        say(f"  eta^2/(2 sigma^2), eta the learning rate, sigma^2 as inferred: {tied}.")
+    say("")
+
+
+def _tied_to_rate(findings: Findings) -> str:
+    """The decay that the theory ties to the learning rate, layer by layer."""
+    values: Sequence[float] = findings.tied_to_rate
+    if not np.isfinite(values).any():
+        return ""
+    layers = findings.streams.layer_names
+    return ", ".join(f"{layer} {number(value)}" for layer, value in zip(layers, values, strict=True))
