@@ -18,7 +18,18 @@ from bayesfilt.infer.streams import (
     optimum_streams,
 )
 
+# Sampling and what becomes of the draws.
+from bayesfilt.infer.fit import Fit, fit, fit_of_tree, load_fit, save_fit  # isort: skip
+from bayesfilt.infer.gates import Gate, Gates, Limits, gate_table, judge  # isort: skip
+from bayesfilt.infer.posterior_summary import posterior_rows  # isort: skip
+from bayesfilt.infer.posterior_tree import model_of, require_fit_tree, streams_of  # isort: skip
+from bayesfilt.infer.variational import SviSettings  # isort: skip
+
 __all__ = [
+    "Fit",
+    "Gate",
+    "Gates",
+    "Limits",
     "MODELS",
     "Model",
     "Predictions",
@@ -26,18 +37,29 @@ __all__ = [
     "Spread",
     "StreamWarning",
     "Streams",
+    "SviSettings",
     "check_streams",
     "draw_numbers",
     "draw_path",
     "draw_streams",
+    "fit",
+    "fit_of_tree",
+    "gate_table",
     "gradient_streams",
+    "judge",
+    "load_fit",
     "log_likelihood",
     "model_function",
     "model_named",
+    "model_of",
     "numbers_of",
     "optimum_streams",
     "parameter_names",
+    "posterior_rows",
     "predictions",
     "priors_for",
+    "require_fit_tree",
+    "save_fit",
     "step_log_densities",
+    "streams_of",
 ]

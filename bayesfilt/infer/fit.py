@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from bayesfilt.checks import require_at_least, require_one_of
+from bayesfilt.checks import require_one_of
 from bayesfilt.infer.gates import Gates, Limits, check_limits, gates_as_json, gates_from_json, judge
 from bayesfilt.infer.models import model_function
 from bayesfilt.infer.pointwise import Pointwise, evenly, pointwise
@@ -87,7 +87,9 @@ def fit(
         streams: unchecked is fine: `check_streams` is called, its notes are kept.
         priors: of the model's numbers; by default `priors_for(streams)`.
         method: "nuts", or "svi": a Gaussian near the posterior, fast, with its own gate.
-        num_chains, num_warmup, num_samples: of NUTS; SVI draws num_samples times from its guide.
+        num_chains: of NUTS; SVI has one, of independent draws.
+        num_warmup: steps of each chain of NUTS that adapt it, and are not kept.
+        num_samples: draws of each chain, or of SVI's guide.
         target_accept_prob: in (0, 1); nearer 1 means smaller steps, fewer divergences.
         max_tree_depth: a step of NUTS computes at most 2^max_tree_depth gradients.
         svi: the optimisation's settings; by default `SviSettings()`.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bayesfilt.checks import require_finite, require_non_negative, require_positive
+from bayesfilt.records import as_plain
 
 if TYPE_CHECKING:
     import xarray
@@ -108,9 +109,22 @@ def gate_table(gates: Gates) -> list[dict[str, Any]]:
     return [row._asdict() for row in gates.rows]
 
 
+def diagnostics(posterior: "xarray.Dataset") -> dict[str, "xarray.Dataset"]:
+    """r_hat (rank-normalised, split), ess_bulk and ess_tail of every variable, by arviz."""
+    import arviz
+
+    # 0/0 where draws are constant: a NaN, which fails; `_bad_draws` says it in words.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "r_hat": arviz.rhat(posterior, sample_dims=_SAMPLE_DIMS, method="rank"),
+            "ess_bulk": arviz.ess(posterior, sample_dims=_SAMPLE_DIMS, method="bulk"),
+            "ess_tail": arviz.ess(posterior, sample_dims=_SAMPLE_DIMS, method="tail", prob=TAILS),
+        }
+
+
 def gates_as_json(gates: Gates) -> str:
     """As a tree's attribute holds them."""
-    return json.dumps({**gates._asdict(), "rows": [row._asdict() for row in gates.rows]})
+    return json.dumps(as_plain(gates))
 
 
 def gates_from_json(text: str) -> Gates:
@@ -123,32 +137,27 @@ def gates_from_json(text: str) -> Gates:
 def _gates_of_chains(tree: "xarray.DataTree", limits: Limits) -> Iterator[Gate]:
     import arviz
 
-    posterior, stats = tree["posterior"].to_dataset(), tree["sample_stats"].to_dataset()
-    # 0/0 where draws are constant: a NaN, which fails; `_bad_draws` says it in words.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r_hat = arviz.rhat(posterior, sample_dims=_SAMPLE_DIMS, method="rank")
-        bulk = arviz.ess(posterior, sample_dims=_SAMPLE_DIMS, method="bulk")
-        tail = arviz.ess(posterior, sample_dims=_SAMPLE_DIMS, method="tail", prob=TAILS)
-        bfmi = arviz.bfmi(stats, sample_dims=_SAMPLE_DIMS)
-    value, where = _worst(r_hat, largest=True)
+    measured, stats = diagnostics(tree["posterior"].to_dataset()), tree["sample_stats"].to_dataset()
+    value, where = _worst(measured["r_hat"], largest=True)
     yield Gate("r-hat", value, f"< {limits.r_hat:g}", where, value < limits.r_hat)
-    for name, effective in (("ESS, bulk", bulk), ("ESS, tails", tail)):
-        value, where = _worst(effective, largest=False)
+    for name, column in (("ESS, bulk", "ess_bulk"), ("ESS, tails", "ess_tail")):
+        value, where = _worst(measured[column], largest=False)
         yield Gate(name, value, f"> {limits.ess:g}", where, value > limits.ess)
     count = float(stats["diverging"].sum())
     yield Gate("divergences", count, f"<= {limits.divergences}", "", count <= limits.divergences)
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where the energy never changes
+        bfmi = arviz.bfmi(stats, sample_dims=_SAMPLE_DIMS)
     value, where = _worst(bfmi, largest=False)
     yield Gate("BFMI", value, f"> {limits.bfmi:g}", where, value > limits.bfmi)
 
 
 def _gates_of_guide(tree: "xarray.DataTree", limits: Limits) -> Iterator[Gate]:
-    k = pareto_k(tree["sample_stats"]["log_weight"].values.ravel())
+    k = pareto_k(tree["sample_stats"].to_dataset()["log_weight"].values.ravel())
     yield Gate("Pareto k", k, f"< {limits.pareto_k:g}", "", k < limits.pareto_k)
-    bounds = np.atleast_1d(tree.attrs["elbo"])
-    errors = np.atleast_1d(tree.attrs["elbo_error"])
-    gain, error = bounds[-1] - bounds[-2], np.hypot(errors[-1], errors[-2])
-    # Half a nat is what one parameter's posterior standard deviation is worth.
-    allowed = 0.1 + 3 * error
+    bounds, errors = tree.attrs["elbo"], tree.attrs["elbo_error"]
+    gain = float(bounds[-1] - bounds[-2])
+    # A tenth of a nat moves no parameter by half its posterior standard deviation.
+    allowed = 0.1 + 3 * math.hypot(errors[-1], errors[-2])
     yield Gate("last gain of the ELBO", gain, f"within {allowed:.2g}", "", abs(gain) <= allowed)
 
 

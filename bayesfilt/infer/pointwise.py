@@ -5,13 +5,14 @@ a layer (what leaves the future out) and per stream (what leaves a stream out).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from numpy.typing import ArrayLike
 
 from bayesfilt.infer.likelihood import predictions, step_log_densities
 from bayesfilt.infer.models import numbers_of
@@ -28,7 +29,7 @@ class Pointwise(NamedTuple):
     one_step_variance: Float[Array, "streams steps"]  # of the draws' mixture
 
 
-def pointwise(model: Model, draws: dict[str, Array], streams: Streams) -> Pointwise:
+def pointwise(model: Model, draws: Mapping[str, ArrayLike], streams: Streams) -> Pointwise:
     """Run the filter once for each draw.
 
     Args:
@@ -76,7 +77,5 @@ def _program(model: Model) -> Callable[..., Any]:
 
 
 def evenly(num_draws: int, most: int) -> np.ndarray:
-    """Indices of `most` draws evenly spread over a chain, its last among them; all if fewer."""
-    if num_draws <= most:
-        return np.arange(num_draws)
-    return np.linspace(0, num_draws - 1, most).round().astype(int) if most > 1 else np.array([num_draws - 1])
+    """Indices of at most `most` draws, evenly spread over a chain, its last among them."""
+    return np.unique(np.linspace(num_draws - 1, 0, min(most, num_draws)).round().astype(int))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from bayesfilt.atomic_files import write_bytes_atomically
 from bayesfilt.infer.state_space import Model
@@ -49,7 +50,7 @@ def dims_of(name: str, shape: tuple[int, ...], streams: Streams) -> tuple[str, .
 
 
 def group_of(
-    values: Mapping[str, np.ndarray],
+    values: Mapping[str, ArrayLike],
     streams: Streams,
     dims: Mapping[str, tuple[str, ...]],
     *,
@@ -77,9 +78,7 @@ def group_of(
     return xarray.Dataset(variables, {dim: (dim, label) for dim, label in labels.items()})
 
 
-def sites_group(
-    sites: Mapping[str, np.ndarray], streams: Streams
-) -> "xarray.Dataset":
+def sites_group(sites: Mapping[str, np.ndarray], streams: Streams) -> "xarray.Dataset":
     """Draws of the model's sites, [chain, draw, ...]."""
     dims = {
         name: ("chain", "draw", *dims_of(name, np.shape(value)[2:], streams))
@@ -114,9 +113,12 @@ def attributes_of(model: Model, streams: Streams, **more: Any) -> dict[str, Any]
         **more,
     }
     return {
-        name: value if isinstance(value, str | int | float | np.ndarray) else json.dumps(value)
-        for name, value in named.items()
+        name: value if _fits_netcdf(value) else json.dumps(value) for name, value in named.items()
     }
+
+
+def _fits_netcdf(value: Any) -> bool:
+    return isinstance(value, str | int | float | np.ndarray) and not isinstance(value, bool)
 
 
 def model_of(tree: "xarray.DataTree") -> Model:
@@ -126,9 +128,10 @@ def model_of(tree: "xarray.DataTree") -> Model:
 
 def streams_of(tree: "xarray.DataTree") -> Streams:
     """The streams that a tree was conditioned on."""
-    constant = tree["constant_data"]
+    observed = tree["observed_data"].to_dataset()["observed"]
+    constant = tree["constant_data"].to_dataset()
     return Streams(
-        observed=jnp.asarray(tree["observed_data"]["observed"].values),
+        observed=jnp.asarray(observed.values),
         precision=jnp.asarray(constant["precision"].values),
         taken_at=jnp.asarray(constant["taken_at"].values),
         valid=jnp.asarray(constant["valid"].values),
@@ -154,7 +157,9 @@ def require_fit_tree(owner: str, tree: "xarray.DataTree") -> None:
             there = tree[group].to_dataset().variables
             missing += [f"variable {group}/{name}" for name in variables if name not in there]
     if missing:
-        raise ValueError(f"{owner} needs a fit of bayesfilt, got a tree without {', '.join(missing)}.")
+        raise ValueError(
+            f"{owner} needs a fit of bayesfilt, got a tree without {', '.join(missing)}."
+        )
 
 
 def write_tree(tree: "xarray.DataTree", path: str | Path) -> Path:
@@ -184,7 +189,9 @@ def read_tree(path: str | Path) -> "xarray.DataTree":
     file = _file(path)
     data = file.read_bytes()
     if not data.startswith(b"\x89HDF"):
-        raise ValueError(f"{file} cannot be read as a fit: it is {'no netCDF4' if data else 'empty'}.")
+        raise ValueError(
+            f"{file} cannot be read as a fit: it is {'no netCDF4' if data else 'empty'}."
+        )
     try:
         # Another program's HDF5 opens without a warning, and is refused below.
         with xarray.open_datatree(

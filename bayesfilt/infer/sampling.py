@@ -152,11 +152,12 @@ class _Program(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def _nuts_program(density: Density, settings: NutsSettings, num_devices: int) -> _Program:
     """Two compiled functions: the first traced one sets up the kernel that both use."""
+    dense: Any = list(settings.dense_mass)  # annotated as a bool there, documented as either
     kernel = NUTS(
         density,
         target_accept_prob=settings.target_accept_prob,
         max_tree_depth=settings.max_tree_depth,
-        dense_mass=list(map(tuple, settings.dense_mass)),
+        dense_mass=dense,
     )
     mesh = Mesh(np.asarray(jax.local_devices()[:num_devices]), ("chains",))
     # One after the other on a CPU: vectorised, every chain waits for the longest trajectory.

@@ -1,4 +1,4 @@
-"""A Gaussian near the posterior: the fast way, with the numbers that tell how far it can be trusted.
+"""A Gaussian near the posterior: the fast way, and the numbers that tell how far to trust it.
 
 NumPyro's guide (one normal distribution over all unconstrained sites, with a full covariance) and
 ELBO, optax's optimizer, and our loop around them, which compiles once for a model and shapes.
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
