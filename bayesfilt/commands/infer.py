@@ -1,4 +1,4 @@
-"""`bayesfilt infer`: which state-space model do recorded streams prefer, and does its mean shrink?"""
+"""`bayesfilt infer`: which state-space model do recorded streams prefer; does its mean shrink?"""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fit every model to a run's streams, compare them, and keep what was found; go on where it ended."""
+"""Fit every model to a run's streams, compare them, keep what was found; go on where it ended."""
 
 import contextlib
 import hashlib
@@ -14,8 +14,9 @@ import numpy as np
 
 from bayesfilt.checks import require_one_of
 from bayesfilt.commands.console import note, progress_bar, say
-from bayesfilt.commands.inference_tables import as_dict, show_findings
-from bayesfilt.compare.streams import streams_from_record
+from bayesfilt.commands.inference_tables import all_fits, as_dict, show_findings, show_instruments
+from bayesfilt.compare.stream_group import instruments_group
+from bayesfilt.compare.streams import StreamRecord, streams_from_record
 from bayesfilt.figures import draw_all, save_figure
 from bayesfilt.figures.sampling import chains_figure, posterior_figure
 from bayesfilt.figures.style import venue_style
@@ -33,7 +34,7 @@ from bayesfilt.infer.recorded_streams import (
 from bayesfilt.infer.state_space import TRANSITIONS, Model, model_named, require_fit
 from bayesfilt.infer.streams import Streams, StreamWarning
 from bayesfilt.infer.verdict import transition_verdicts
-from bayesfilt.records import read_record, write_record
+from bayesfilt.records import Group, read_record, write_record
 from bayesfilt.run_directory import (
     FIGURES_NAME,
     MANIFEST_NAME,
@@ -109,7 +110,10 @@ def carry_out(order: Order) -> int:
         CannotWriteError: the folder cannot be written.
     """
     began = time.perf_counter()
-    recorded = _load(order)
+    streams = _load(order)
+    recorded = recorded_streams(streams, order.kind)
+    if order.layers:
+        recorded = of_layers(recorded, order.layers)
     num_first = _num_first(order, recorded)
     recorded, notes = ready_streams(recorded, num_first)
     for each in notes:
@@ -126,15 +130,16 @@ def carry_out(order: Order) -> int:
         )
         return 2
     try:
-        _keep(order, recorded, fits, folder, config, began)
+        findings = _findings(order, recorded, fits)
+        _keep(order, findings, instruments_group(streams), folder, config, began)
     except KeyboardInterrupt:
         note(f"interrupted while writing: what stands in {folder} is whole, the rest is not.")
         return 2
     return 0
 
 
-def _load(order: Order) -> RecordedStreams:
-    """The run's streams of the kind and layers that are asked for."""
+def _load(order: Order) -> StreamRecord:
+    """What was recorded of the run's weights."""
     if not order.run.is_dir():
         what = "is a file" if order.run.exists() else "does not exist"
         raise ValueError(
@@ -153,8 +158,7 @@ def _load(order: Order) -> RecordedStreams:
             f"{order.run} was recorded without streams (it has {found}); to record some:"
             " bayesfilt infer NEW_FOLDER --task digits-mlp."
         )
-    recorded = recorded_streams(streams_from_record(record), order.kind)
-    return of_layers(recorded, order.layers) if order.layers else recorded
+    return streams_from_record(record)
 
 
 def _num_first(order: Order, recorded: RecordedStreams) -> int:
@@ -303,20 +307,23 @@ def file_name(name: str) -> str:
 
 def _keep(
     order: Order,
-    recorded: RecordedStreams,
-    fits: dict[str, Fit],
+    findings: Findings,
+    instruments: Group,
     folder: Path,
     config: dict[str, Any],
     began: float,
 ) -> None:
-    """Compare, judge, write the numbers, print them, draw."""
-    findings = _findings(order, recorded, fits)
+    """Write the numbers, print them, draw."""
     record = inference_record(findings, {"config": config, "models": list(order.models)})
+    record.groups["instruments"] = instruments
     path = write_record(record, folder)
     write_summary(folder, as_dict(findings))
     _write_manifest(order, folder, config, time.perf_counter() - began, interrupted=False)
+    show_instruments(instruments)
     show_findings(findings)
-    say(f"Fits     {folder / FITS_NAME}: {len(fits)}, each a DataTree that ArviZ reads")
+    say(
+        f"Fits     {folder / FITS_NAME}: {len(all_fits(findings))}, each a DataTree that ArviZ reads"
+    )
     say(f"Record   {path}")
     figures = folder / FIGURES_NAME
     with progress_bar() as progress:
@@ -363,9 +370,7 @@ def _findings(order: Order, recorded: RecordedStreams, fits: dict[str, Fit]) -> 
     )
 
 
-def _replicates(
-    key: jax.Array, made: Fit, streams: Streams
-) -> tuple[ReplicateCheck, ...]:
+def _replicates(key: jax.Array, made: Fit, streams: Streams) -> tuple[ReplicateCheck, ...]:
     """Checks of data drawn from the reported model, as many as its draws allow."""
     posterior = made.tree["posterior"]
     draws = posterior.sizes["chain"] * posterior.sizes["draw"]

@@ -1,7 +1,6 @@
 """What `bayesfilt infer` prints: gates, numbers, who foretells best, checks, and the verdict."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,14 @@ from bayesfilt.compare.layers import ALL
 from bayesfilt.infer.fit import Fit
 from bayesfilt.infer.inference_record import Findings, reported_model
 from bayesfilt.infer.posterior_summary import posterior_rows
+from bayesfilt.infer.verdict import CANNOT_TELL, DOES_NOT_SHRINK, SHRINKS
+from bayesfilt.records import Group
 
+_IN_WORDS = {
+    SHRINKS: "shrinks",
+    DOES_NOT_SHRINK: "does not shrink",
+    CANNOT_TELL: "may or may not shrink: cannot tell",
+}
 _SURPRISING = 0.05  # a p-value below this is pointed at
 
 
@@ -22,6 +28,36 @@ def show_findings(findings: Findings) -> None:
     _show_comparison(findings)
     _show_checks(findings)
     _show_verdict(findings)
+
+
+def show_instruments(group: Group) -> None:
+    """A row for each layer: is R = H, does the drift fall with the curvature, is it calibrated?"""
+    columns = (
+        "layer:", "weights", "R / H\n(median)", "drift slope\non H", "standard\nerror",
+        "drift slope\non R", "standard\nerror", "gradients'\nlag 1", "calibration\nearly",
+        "middle", "late",
+    )  # fmt: skip
+    owner = group["layer_of"].values
+    rows = []
+    for index, layer in enumerate(group["layer"].values):
+        own = owner == layer
+        curvature = group["curvature"].values[own]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(curvature > 0, group["noise_variance"].values[own] / curvature, np.nan)
+        names = ("drift_slope", "drift_slope_error", "drift_slope_on_noise")
+        slopes = [group[name].values[index] for name in (*names, "drift_slope_on_noise_error")]
+        course = np.array_split(group["calibration"].values[index], 3)
+        values = (
+            _middle(ratio), *slopes, _middle(group["gradient_autocorrelation"].values[own]),
+            *map(_middle, course),
+        )  # fmt: skip
+        rows.append([str(layer), str(own.sum()), *(number(float(value), 2) for value in values)])
+    show_table("Instruments (R / H and calibration are 1 in the theory)", columns, rows)
+
+
+def _middle(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else float("nan")
 
 
 def as_dict(findings: Findings) -> dict[str, Any]:
@@ -55,7 +91,9 @@ def as_dict(findings: Findings) -> dict[str, Any]:
 def all_fits(findings: Findings) -> dict[str, Fit]:
     """The fits to the whole window and, where there are such, those to its first steps."""
     first = findings.foretelling
-    held = {f"{name}, first steps": fit for name, fit in first.items()} if _holds_out(findings) else {}
+    held = (
+        {f"{name}, first steps": fit for name, fit in first.items()} if _holds_out(findings) else {}
+    )
     return {**findings.fits, **held}
 
 
@@ -64,32 +102,39 @@ def _holds_out(findings: Findings) -> bool:
 
 
 def _show_gates(findings: Findings) -> None:
-    columns = ("fit:", "r-hat", "ESS\nbulk", "ESS\ntails", "diver-\ngences", "Pareto\nk", "time", "gates:")
-    rows = []
+    columns = (
+        "fit:",
+        "r-hat",
+        "ESS\nbulk",
+        "ESS\ntails",
+        "diver-\ngences",
+        "Pareto\nk",
+        "time",
+        "gates:",
+    )
+    rows, failed = [], {}
     for name, fit in all_fits(findings).items():
         gates = fit.gates
         values = (gates.r_hat, gates.ess_bulk, gates.ess_tail, gates.divergences, gates.pareto_k)
+        verdict = "passed" if gates.passes else "FAILED"
         rows.append(
-            [
-                name,
-                *(number(value, 4) for value in values),
-                f"{fit.seconds:.0f} s",
-                "passed" if gates.passes else f"FAILED: {'; '.join(gates.failures)}",
-            ]
+            [name, *(number(value, 4) for value in values), f"{fit.seconds:.0f} s", verdict]
         )
+        if not gates.passes:
+            failed[name] = gates.failures
     show_table("Sampling", columns, rows)
-    failed = [name for name, fit in all_fits(findings).items() if not fit.gates.passes]
+    for name, failures in failed.items():
+        say(f"{name} FAILED its gates: {'; '.join(failures)}.")
     if failed:
-        say(
-            f"{len(failed)} of {len(rows)} fits failed a gate: nothing of them can be trusted;"
-            " more --warmup and --samples may help."
-        )
+        say("Nothing can be trusted of a fit that failed; more --warmup and --samples may help.\n")
 
 
 def _show_numbers(findings: Findings) -> None:
     """The numbers of the reported model and of the shrinking one."""
     names = [reported_model(findings.comparison)]
-    names += [name for name in findings.fits if _shrinks(findings.fits[name]) and name not in names][:1]
+    names += [
+        name for name in findings.fits if _shrinks(findings.fits[name]) and name not in names
+    ][:1]
     columns = ("model:", "layer:", "number:", "median", "5 %", "95 %", "r-hat", "ESS")
     rows = []
     for name in names:
@@ -114,7 +159,14 @@ def _shrinks(fit: Fit) -> bool:
 
 def _show_comparison(findings: Findings) -> None:
     comparison = findings.comparison
-    columns = ("model:", "log pred.\ndensity", "to the\nbest", "standard\nerror", "share of\nthe stack", "verdict:")
+    columns = (
+        "model:",
+        "log pred.\ndensity",
+        "to the\nbest",
+        "standard\nerror",
+        "share of\nthe stack",
+        "verdict:",
+    )
     rows = [
         [
             rival.name,
@@ -135,7 +187,13 @@ def _show_comparison(findings: Findings) -> None:
 
 
 def _show_checks(findings: Findings) -> None:
-    columns = ("model:", "layer:", "innovation^2 /\nits variance", "standard\nerror", "uniform ranks\np-value")
+    columns = (
+        "model:",
+        "layer:",
+        "innovation^2 /\nits variance",
+        "standard\nerror",
+        "uniform ranks\np-value",
+    )
     rows = [
         [
             name,
@@ -168,19 +226,22 @@ def _show_verdict(findings: Findings) -> None:
     if not findings.verdicts:
         say("No verdict on the shrink: ornstein_uhlenbeck is not among --models.")
         return
-    say("Does the transition's mean shrink?")
+    columns = (
+        "layer:", "verdict:", "shrink\nper step", "5 %", "95 %", "none\nbelow", "lr*wd\n(set)",
+        "eta^2/2 sigma^2\n(eta inferred)", "eta^2/2 sigma^2\n(eta = lr)", "relaxation\ntimes",
+        "over a random\nwalk (nats)", "standard\nerror",
+    )  # fmt: skip
+    rows = []
+    for verdict, tied in zip(findings.verdicts, findings.tied_to_rate, strict=True):
+        low, middle, high = verdict.shrink
+        inferred = None if verdict.tied_decay is None else verdict.tied_decay[1]
+        values = (
+            middle, low, high, verdict.negligible, verdict.decay_set, inferred, float(tied),
+            verdict.relaxation_times, verdict.difference, verdict.standard_error,
+        )  # fmt: skip
+        rows.append([verdict.layer, verdict.word, *(number(value) for value in values)])
+    show_table("Does the transition's mean shrink?", columns, rows)
     for verdict in findings.verdicts:
-        say(f"  {verdict.sentence}")
-    tied = _tied_to_rate(findings)
-    if tied:
-        say(f"  eta^2/(2 sigma^2), eta the learning rate, sigma^2 as inferred: {tied}.")
+        why = f" ({'; '.join(verdict.reasons)})" if verdict.reasons else ""
+        say(f"In {verdict.layer} the mean of the transition {_IN_WORDS[verdict.word]}{why}.")
     say("")
-
-
-def _tied_to_rate(findings: Findings) -> str:
-    """The decay that the theory ties to the learning rate, layer by layer."""
-    values: Sequence[float] = findings.tied_to_rate
-    if not np.isfinite(values).any():
-        return ""
-    layers = findings.streams.layer_names
-    return ", ".join(f"{layer} {number(value)}" for layer, value in zip(layers, values, strict=True))

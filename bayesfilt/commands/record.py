@@ -88,9 +88,7 @@ def _prepared(command: "Infer", asked: dict[str, Any]) -> tuple[Any, Any, Any]:
     return task, optimizer, chosen
 
 
-def _record(
-    command: "Infer", asked: dict[str, Any], made: tuple[Any, Any, Any]
-) -> "StreamRecord":
+def _record(command: "Infer", asked: dict[str, Any], made: tuple[Any, Any, Any]) -> "StreamRecord":
     import jax
 
     from bayesfilt.compare.record_streams import record_streams

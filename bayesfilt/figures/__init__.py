@@ -28,8 +28,8 @@ from bayesfilt.figures.inference import comparison_figure, shrink_figure
 from bayesfilt.figures.instruments import belief_figure, instruments_figure
 from bayesfilt.figures.layout import VenueFigure
 from bayesfilt.figures.save import save_figure
-from bayesfilt.figures.style import VENUES, optimizer_style, rc_params, venue_named
 from bayesfilt.figures.streams import calibration_figure, streams_figure
+from bayesfilt.figures.style import VENUES, optimizer_style, rc_params, venue_named
 from bayesfilt.figures.training import training_figure
 from bayesfilt.figures.validity import validity_figure
 from bayesfilt.records import Group, Record

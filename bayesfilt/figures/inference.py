@@ -37,6 +37,7 @@ from bayesfilt.records import Group
 
 _SET_DECAY = LineStyle(color=THEORY_COLOR, marker="", dashes=())
 _IMPLIED_DECAY = LineStyle(color=LIMIT_COLOR, marker="", dashes=(4, 1.5))
+_NEGLIGIBLE = LineStyle(color=LIMIT_COLOR, marker="", dashes=(1, 1.2))
 _FAILED_DASHES = (1, 1)
 _CLEAR = 2.0  # standard errors by which a refuted model has lost
 _LINEAR_WITHIN = 10.0  # of a difference in log density; beyond it the axis is logarithmic
@@ -45,15 +46,17 @@ _LINEAR_WITHIN = 10.0  # of a difference in log density; beyond it the axis is l
 def shrink_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Posterior of the shrink per step in each layer, over its prior, beside two decays.
 
-    The upright lines are the decay that was set, learning rate times weight decay, and the decay
-    that the theory ties to the drift, eta^2 / (2 sigma^2). Dots and bars at the bottom are medians
-    and 90 % intervals. A decay of zero has no place on the axis and is named in the legend.
+    The upright lines are the decay that was set, learning rate times weight decay; the decay that
+    the theory ties to the learning rate eta, eta^2 / (2 sigma^2) at the inferred sigma^2; and,
+    thin, the shrink below which the window could not tell it from none. Dots and bars at the
+    bottom are medians and 90 % intervals. A decay of zero has no place on the axis and is named in
+    the legend.
 
     Args:
         group: `shrink` of the record: `model`, `layer`, `shrink` (a grid), `density` and
             `prior_density` over (model, layer, shrink), both for a factor of ten; `low`,
-            `median` and `high` over (model, layer), `failed` over model, `set_decay`,
-            `implied_decay` over layer.
+            `median` and `high` over (model, layer), `failed` over model, `implied_decay` over
+            layer, `set_decay` and `negligible`.
         venue: name in `bayesfilt.figures.VENUES`.
 
     Returns:
@@ -64,6 +67,7 @@ def shrink_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     density = numbers(group, "density", "model", "layer", "shrink")
     set_decay = float(numbers(group, "set_decay"))
     implied = numbers(group, "implied_decay", "layer")
+    negligible = float(numbers(group, "negligible"))
     with venue_style(venue):
         grid = Grid(venue, len(layers), columns_that_fit(venue, len(layers), 1.6), 1.5)
         for index, axes in enumerate(grid.panels):
@@ -71,12 +75,13 @@ def shrink_figure(group: Group, venue: str = "neurips") -> VenueFigure:
             _draw_shrink(axes, group, index, models, failed)
             _upright(axes, set_decay, _SET_DECAY)
             _upright(axes, implied[index], _IMPLIED_DECAY)
+            _upright(axes, negligible, _NEGLIGIBLE)
         grid.label_lowest("shrink of the optimum's mean per step")
         for axes in grid.leftmost:
             axes.set_ylabel("density (per factor of ten)")
         drawn = [each for each, own in zip(models, density, strict=True) if np.isfinite(own).any()]
         lost = {name for name, bad in zip(models, failed, strict=True) if bad}
-        grid.place_legend(_shrink_handles(drawn, lost, set_decay, implied))
+        grid.place_legend(_shrink_handles(drawn, lost, set_decay, implied, negligible))
         return grid.figure
 
 
@@ -135,7 +140,11 @@ def _upright(axes: Axes, value: float, style: LineStyle) -> None:
 
 
 def _shrink_handles(
-    models: Sequence[str], failed: set[str], set_decay: float, implied: np.ndarray
+    models: Sequence[str],
+    failed: set[str],
+    set_decay: float,
+    implied: np.ndarray,
+    negligible: float,
 ) -> list[Artist]:
     """Legend: models, prior, and the two decays with what can be said of them in a number."""
     handles: list[Artist] = [_model_handle(name, failed=name in failed) for name in models]
@@ -145,7 +154,11 @@ def _shrink_handles(
         label = rf"learning rate $\times$ weight decay = {power_of_ten(set_decay)}{off}"
         handles.append(_plain_line(label, _SET_DECAY))
     if (np.isfinite(implied) & (implied > 0)).any():
-        handles.append(_plain_line(r"$\eta^2/2\sigma^2$ of drift and spread", _IMPLIED_DECAY))
+        handles.append(
+            _plain_line(r"$\eta^2/2\sigma^2$ with $\eta$ the learning rate", _IMPLIED_DECAY)
+        )
+    if np.isfinite(negligible):
+        handles.append(_plain_line("counts as none below", _NEGLIGIBLE))
     return handles
 
 
@@ -225,9 +238,7 @@ def _draw_difference(
     """One model: a marker that says what became of it, and two standard errors."""
     style = model_style(name)
     bar = [value - _CLEAR * error, value + _CLEAR * error]
-    axes.plot(
-        bar, [place] * 2, color=style.color, linewidth=line_width(1.2), label=f"{name}: 2 SE"
-    )
+    axes.plot(bar, [place] * 2, color=style.color, linewidth=line_width(1.2), label=f"{name}: 2 SE")
     axes.plot(
         value, place, linestyle="none", color=style.color, marker="x" if failed else style.marker,
         markerfacecolor="white" if refuted else style.color,
@@ -253,7 +264,9 @@ def _difference_handles(looks: dict[str, np.ndarray]) -> list[Artist]:
             markersize=marker_size(1.3), markeredgewidth=line_width(0.9), label=label,
         )  # fmt: skip
 
-    handles = [mark("within 2 standard errors of the best", "o", LIMIT_COLOR)]
+    handles = []
+    if not (looks["refuted"] | looks["failed"]).all():
+        handles.append(mark("within 2 standard errors of the best", "o", LIMIT_COLOR))
     if looks["refuted"].any():
         handles.append(mark("refuted: worse by more than 2 standard errors", "o", "white"))
     if looks["failed"].any():
@@ -277,5 +290,3 @@ def _plain_line(label: str, style: LineStyle) -> Line2D:
     return Line2D(
         [], [], color=style.color, linestyle=style.linestyle, linewidth=line_width(0.9), label=label
     )
-
-

@@ -51,9 +51,7 @@ def instruments_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     curvature, noise, drift = (
         numbers(group, name, "weight") for name in ("curvature", "noise_variance", "drift_variance")
     )
-    slope, error = (
-        numbers(group, name, "layer") for name in ("drift_slope", "drift_slope_error")
-    )
+    slope, error = (numbers(group, name, "layer") for name in ("drift_slope", "drift_slope_error"))
     with venue_style(venue):
         facets = Facets(
             venue,
@@ -149,7 +147,7 @@ def belief_figure(group: Group, venue: str = "neurips") -> VenueFigure:
 
     Args:
         group: `instruments` of the record: `layer`, `step`, and over (layer, step) `calibration`
-            and `innovation` with `_low` and `_high`.
+            and `innovation` with `_low` and `_high`; attribute `variance` of `calibration`: whose.
         venue: name in `bayesfilt.figures.VENUES`.
 
     Returns:
@@ -169,7 +167,8 @@ def belief_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         for (row, column), axes in facets.panels.items():
             name = quantities[row]
             middle, low, high = (
-                numbers(group, each, "layer", "step") for each in (name, f"{name}_low", f"{name}_high")
+                numbers(group, each, "layer", "step")
+                for each in (name, f"{name}_low", f"{name}_high")
             )
             step_axis(axes, steps)
             set_scale(axes, "y", [middle, np.ones(1)], scale="log", decades=8)
@@ -182,13 +181,12 @@ def belief_figure(group: Group, venue: str = "neurips") -> VenueFigure:
                 steps, np.maximum(low[column], limits[0] / 10), high[column],
                 color=_WEIGHTS, alpha=0.2, linewidth=0,
             )  # fmt: skip
-            axes.plot(
-                steps, middle[column], color=_WEIGHTS, linewidth=line_width(0.8), label=name
-            )
+            axes.plot(steps, middle[column], color=_WEIGHTS, linewidth=line_width(0.8), label=name)
             axes.set_ylim(limits)
         handles: list[Artist] = [
             Line2D([], [], color=_WEIGHTS, label="mean over the layer's weights"),
             Patch(color=_WEIGHTS, alpha=0.2, linewidth=0, label="middle half of them"),
+            Patch(alpha=0, label=f"variance: {group['calibration'].attributes['variance']}"),
         ]
         place_legend_above(facets.figure, handles)
         return facets.figure

@@ -22,21 +22,24 @@ if TYPE_CHECKING:
 
 # How a parameter is called on an axis; the logarithm is drawn of those in the first table.
 LOGARITHMIC = {
-    "shrink": "shrink (per step)",
-    "drift_scale": "drift scale (weight)",
-    "stationary_variance": "stationary var. (weight²)",
-    "noise_ratio": "noise ratio (R / H)",
-    "measurement_variance": "measurement var. (weight²)",
-    "initial_variance": "initial var. (weight²)",
-    "penalty": "L2 penalty (1/weight²)",
-    "velocity_shrink": "velocity's shrink (per step)",
-    "velocity_drift_scale": "velocity's drift (weight)",
+    "shrink": "shrink\n(per step)",
+    "drift_scale": "drift scale\n(weight)",
+    "stationary_variance": "stationary\nvariance\n(weight²)",
+    "noise_ratio": "noise ratio\n(R / H)",
+    "measurement_variance": "measurement\nvariance\n(weight²)",
+    "initial_variance": "initial\nvariance\n(weight²)",
+    "penalty": "L2 penalty\n(1/weight²)",
+    "velocity_shrink": "velocity's\nshrink\n(per step)",
+    "velocity_drift_scale": "velocity's drift\n(weight)",
 }
-LINEAR = {"towards": "mean of optima (weight)", "degrees_of_freedom": "degrees of freedom (tails)"}
+LINEAR = {
+    "towards": "mean of optima\n(weight)",
+    "degrees_of_freedom": "degrees of\nfreedom (tails)",
+}
 
 _LAYER_COLORS = ("#0a4690", "#dc5a22", "#22804f", "#882255", "#b08a1f", "#56b4e9", "#5f6f86")
 _CHAIN_LINES = ("solid", "dashed", "dotted", "dashdot")
-_PANEL_HEIGHT = 0.95  # inches at 8-point text
+_PANEL_HEIGHT = 1.0  # inches at 8-point text
 _LEGEND_HEIGHT = 0.5
 _LEGEND_COLUMNS = 5
 
@@ -76,14 +79,23 @@ def chains_figure(
         )
         figure = _taken_from_pyplot(made)
         for left, right in zip(figure.axes[::2], figure.axes[1::2], strict=True):
-            left.set_xlabel(right.get_ylabel())
+            left.set_xlabel(right.get_ylabel().replace("\n", " "))
             left.set_ylabel("density", linespacing=0.95)
             right.set_ylabel("")
             right.set_xlabel("rank among all draws")
         chains = draws.sizes.get("chain", 1)
-        handles = [Line2D([], [], color=color, label=plain(layer)) for color, layer in zip(colors, layers, strict=True)]
+        handles = [
+            Line2D([], [], color=color, label=plain(layer))
+            for color, layer in zip(colors, layers, strict=True)
+        ]
         handles += [
-            Line2D([], [], color="#555555", linestyle=_CHAIN_LINES[chain % 4], label=f"chain {chain + 1}")
+            Line2D(
+                [],
+                [],
+                color="#555555",
+                linestyle=_CHAIN_LINES[chain % 4],
+                label=f"chain {chain + 1}",
+            )
             for chain in range(chains)
         ]
         _entitle(figure, name, handles, failed=failed)
@@ -137,8 +149,7 @@ def posterior_figure(
             axes.set_xlabel("")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
             if column == 0:
-                label = labels[str(list(draws.data_vars)[row])]
-                axes.set_ylabel(label.replace(" (", "\n("), linespacing=0.95)
+                axes.set_ylabel(labels[str(list(draws.data_vars)[row])], linespacing=0.95)
         figure.align_ylabels()
         handles = [
             Line2D([], [], color=NOISE_COLOR, label="prior"),

@@ -61,14 +61,10 @@ def streams_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         for axes, index in zip(grid.panels, shown, strict=True):
             grid.title(axes, plain(f"{layers[index]}, weight {names[index]}"))
             step_axis(axes, steps)
-            band = [
-                mean[index] + sign * _DEVIATIONS * deviation[index] for sign in (-1, 1)
-            ]
+            band = [mean[index] + sign * _DEVIATIONS * deviation[index] for sign in (-1, 1)]
             _frame(axes, observed[index], band)
             axes.fill_between(steps, *band, color=style.color, alpha=0.22, linewidth=0)
-            axes.plot(
-                steps, mean[index], color=style.color, linewidth=line_width(0.7), label=model
-            )
+            axes.plot(steps, mean[index], color=style.color, linewidth=line_width(0.7), label=model)
             axes.plot(
                 steps, observed[index], linestyle="none", marker=".", color=THEORY_COLOR,
                 markersize=marker_size(0.5), markeredgewidth=0, label="observed",
@@ -98,7 +94,9 @@ def _frame(axes: Axes, observed: np.ndarray, band: Sequence[np.ndarray]) -> None
 
     At its first step a model may know next to nothing: its band must not fill the panel.
     """
-    values = np.concatenate([observed, *(np.where(np.isfinite(observed), each, np.nan) for each in band)])
+    values = np.concatenate(
+        [observed, *(np.where(np.isfinite(observed), each, np.nan) for each in band)]
+    )
     values = values[np.isfinite(values)]
     if not values.size:
         axes.set_yticks([])
@@ -144,8 +142,12 @@ def calibration_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         ranks, leftover = grid.panels
         _draw_ranks(ranks, group, models, failed)
         _draw_autocorrelation(leftover, group, models, failed)
-        handles = [_handle(name, failed=bool(bad)) for name, bad in zip(models, failed, strict=True)]
-        handles.append(Patch(color=NOISE_COLOR, alpha=0.6, linewidth=0, label="95 % if nothing is amiss"))
+        handles = [
+            _handle(name, failed=bool(bad)) for name, bad in zip(models, failed, strict=True)
+        ]
+        handles.append(
+            Patch(color=NOISE_COLOR, alpha=0.6, linewidth=0, label="95 % if nothing is amiss")
+        )
         grid.place_legend(handles)
         return grid.figure
 

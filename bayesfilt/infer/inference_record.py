@@ -17,10 +17,10 @@ from bayesfilt.compare.layers import ALL
 from bayesfilt.infer.comparison import Comparison
 from bayesfilt.infer.fit import Fit
 from bayesfilt.infer.likelihood import predictions
+from bayesfilt.infer.models import numbers_of
 from bayesfilt.infer.predictive_checks import CalibrationCheck, ReplicateCheck, autocorrelation
 from bayesfilt.infer.predictive_scores import posterior_draws
 from bayesfilt.infer.state_space import Model
-from bayesfilt.infer.models import numbers_of
 from bayesfilt.infer.streams import Streams
 from bayesfilt.infer.verdict import TransitionVerdict
 from bayesfilt.records import Group, Record, variable
@@ -128,7 +128,9 @@ def shrink_group(findings: Findings) -> Group:
     low, high = np.quantile(everything[np.isfinite(everything)], [0.002, 1.0])
     grid = np.linspace(low, min(high, 0.0), _POINTS)
     density = np.stack([_densities(each, grid) for each in posterior.values()])
-    quantiles = np.stack([10 ** np.quantile(each, [0.05, 0.5, 0.95], axis=0) for each in posterior.values()])
+    quantiles = np.stack(
+        [10 ** np.quantile(each, [0.05, 0.5, 0.95], axis=0) for each in posterior.values()]
+    )
     over, curves = ("model", "layer"), ("model", "layer", "shrink")
     fraction = {"units": "1 per step"}
     return {
@@ -173,7 +175,7 @@ def _logarithms(fit: Fit, group: str) -> Float[np.ndarray, "draws layers"]:
 def _densities(
     logarithms: Float[np.ndarray, "draws layers"], grid: Float[np.ndarray, " points"]
 ) -> Float[np.ndarray, "layers points"]:
-    """Kernel density of each layer's draws (by ArviZ) on a common grid; NaN where none moves."""
+    """Kernel density of each layer's draws (by ArviZ) on a common grid; NaN outside of them."""
     import arviz  # noqa: F401  (gives xarray its `azstats`)
     import xarray
 
@@ -185,7 +187,9 @@ def _densities(
         array: Any = xarray.DataArray(draws, dims=["draw"])
         curve = array.azstats.kde(dim="draw")
         rows.append(
-            np.interp(grid, curve.sel(plot_axis="x"), curve.sel(plot_axis="y"), left=0, right=0)
+            np.interp(
+                grid, curve.sel(plot_axis="x"), curve.sel(plot_axis="y"), left=np.nan, right=np.nan
+            )
         )
     return np.stack(rows)
 
@@ -193,6 +197,7 @@ def _densities(
 def comparison_group(findings: Findings) -> Group:
     """Every model's log predictive density against the best one's, in all layers and each."""
     names = list(findings.fits)
+    best = findings.comparison.preferred()
     layers = list(dict.fromkeys([ALL, *(row.layer for row in findings.comparison.rivals)]))
     rows = {(row.name, row.layer): row for row in findings.comparison.rivals}
 
@@ -209,10 +214,12 @@ def comparison_group(findings: Findings) -> Group:
         ),
         "standard_error": variable(over, table("standard_error").astype(float), units="nats"),
         "log_predictive": variable(over, table("log_predictive").astype(float), units="nats"),
-        "weight": variable("model", [row.stacking_weight for row in whole], description="share of the stack"),
+        "weight": variable(
+            "model", [row.stacking_weight for row in whole], description="share of the stack"
+        ),
         "refuted": variable("model", [row.verdict == "refuted" for row in whole]),
         "failed": variable("model", [row.verdict == "not ranked" for row in whole]),
-        "reported": variable("model", [name == findings.comparison.preferred() for name in names]),
+        "reported": variable("model", [name == best for name in names]),
     }  # fmt: skip
 
 
@@ -229,10 +236,11 @@ def calibration_group(findings: Findings) -> Group:
     ranks = [np.sort(each.ranks) for each in judged.values()]
     share = [np.searchsorted(each, probability, side="right") / max(each.size, 1) for each in ranks]
     held = findings.foretelling is not findings.fits
+    failed = [not fit.gates.passes for fit in findings.foretelling.values()]
     where = "steps that the fit has not seen" if held else "the steps that were fitted"
     return {
         "model": variable("model", list(judged)),
-        "failed": variable("model", [not fit.gates.passes for fit in findings.foretelling.values()]),
+        "failed": variable("model", failed),
         "probability": variable("probability", probability),
         "ecdf_difference": variable(
             ("model", "probability"), np.stack(share) - probability,
@@ -273,14 +281,13 @@ def _steps_to_judge(fit: Fit, streams: Streams) -> Bool[np.ndarray, "streams ste
     return valid & after if (valid & after).any() else valid
 
 
-def _next_step(
-    fit: Fit, streams: Streams, judged: Bool[np.ndarray, "streams steps"]
-) -> _NextStep:
+def _next_step(fit: Fit, streams: Streams, judged: Bool[np.ndarray, "streams steps"]) -> _NextStep:
     """Ranks and autocorrelation of the innovations at the steps that are judged."""
     num_draws = fit.tree["posterior"].sizes["chain"] * fit.tree["posterior"].sizes["draw"]
     draws = posterior_draws(fit, min(_DRAWS, num_draws))
     innovation, below = _innovations(fit.model, draws, streams)
-    lags = min(LAGS, judged.shape[1] - 2)
+    steps = int(judged.any(axis=0).sum())
+    lags = max(1, min(LAGS, steps // 4))  # with fewer pairs a lag says nothing
     correlation = []
     for lag in range(1, lags + 1):
         each = np.asarray(autocorrelation(innovation, jnp.asarray(judged), lag))

@@ -91,9 +91,7 @@ def of_layers(recorded: RecordedStreams, layers: tuple[str, ...]) -> RecordedStr
     return _with_rows(recorded, wanted)
 
 
-def ready_streams(
-    recorded: RecordedStreams, num_steps: int
-) -> tuple[RecordedStreams, list[str]]:
+def ready_streams(recorded: RecordedStreams, num_steps: int) -> tuple[RecordedStreams, list[str]]:
     """Float64 streams that move at least twice within the first `num_steps`, and notes in words.
 
     A stream that says nothing there could not be fitted before it is foretold.
@@ -101,18 +99,20 @@ def ready_streams(
     Raises:
         ValueError: what `check_streams` refuses, or no stream is left.
     """
-    _, notes = check_streams(recorded.streams, clipped=recorded.clipped)
-    kept, more = _those_that_move(recorded.streams, num_steps)
+    able, notes = check_streams(recorded.streams, clipped=recorded.clipped)
+    kept = _those_that_move(recorded.streams, num_steps)
+    lost = able.observed.shape[0] - int(kept.sum())
+    if lost:
+        notes.append(f"Left out, nothing to see in the first {num_steps} steps: {lost} more.")
     usable = _with_rows(recorded, kept)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", StreamWarning)  # it was given just before
         streams, _ = check_streams(usable.streams, clipped=recorded.clipped)
-    return _with_streams(usable, streams, usable.weight), [*notes, *more]
+    return _with_streams(usable, streams, usable.weight), notes
 
 
-def _those_that_move(
-    streams: Streams, num_steps: int
-) -> tuple[Bool[np.ndarray, " streams"], list[str]]:
+def _those_that_move(streams: Streams, num_steps: int) -> Bool[np.ndarray, " streams"]:
+    """Which streams have two different values among the first steps."""
     seen = np.asarray(streams.valid)[:, :num_steps]
     observed = np.asarray(streams.observed)[:, :num_steps]
     high = np.where(seen, observed, -np.inf).max(axis=1)
@@ -123,9 +123,7 @@ def _those_that_move(
             f"ready_streams needs a stream that moves within the first {num_steps} steps, got"
             f" {len(kept)} streams with {int(seen.sum())} valid steps there."
         )
-    lost = int((~kept).sum())
-    notes = [f"Left out: {lost} of {len(kept)} streams say nothing in the first {num_steps} steps."]
-    return kept, notes if lost else []
+    return kept
 
 
 def _with_rows(recorded: RecordedStreams, kept: Bool[np.ndarray, " streams"]) -> RecordedStreams:

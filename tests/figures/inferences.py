@@ -51,6 +51,7 @@ def shrink_group(models=_SHRINKING, layers=LAYERS, failed=(), set_decay=1e-4) ->
         "failed": variable("model", [name in failed for name in models]),
         "set_decay": variable((), set_decay),
         "implied_decay": variable("layer", 5e-4 * 1.5 ** np.arange(len(layers))),
+        "negligible": variable((), 5e-5),
     }
 
 
@@ -60,8 +61,10 @@ def _bell(x, middle, deviation):
 
 def comparison_group(models=MODELS, layers=LAYERS, failed=("velocity",), loss=-900.0) -> Group:
     """The fourth model is best, the third close to it, the first far behind."""
-    whole = np.linspace(loss, 0, len(models)) if len(models) < 4 else np.array(
-        [loss, -70.0, -1.2, 0.0, -40.0, -3.0][: len(models)]
+    whole = (
+        np.linspace(loss, 0, len(models))
+        if len(models) < 4
+        else np.array([loss, -70.0, -1.2, 0.0, -40.0, -3.0][: len(models)])
     )
     shares = np.array([1.0, *np.linspace(0.3, 0.7, len(layers)) / len(layers)])
     difference = whole[:, None] * shares
@@ -85,9 +88,11 @@ def calibration_group(models=MODELS, failed=("velocity",), seed=0) -> Group:
     rng = np.random.default_rng(seed)
     probability, lag = np.linspace(0, 1, 101), np.arange(1, 21)
     width = 1.96 * np.sqrt(probability * (1 - probability) / 200)
-    ranks = rng.uniform(size=(len(models), 200, 1)) ** np.linspace(1.6, 1, len(models))[:, None, None]
+    ranks = (
+        rng.uniform(size=(len(models), 200, 1)) ** np.linspace(1.6, 1, len(models))[:, None, None]
+    )
     ecdf = (ranks <= probability).mean(axis=1)
-    left = 0.6 * 0.8 ** lag * np.linspace(1, 0, len(models))[:, None]
+    left = 0.6 * 0.8**lag * np.linspace(1, 0, len(models))[:, None]
     return {
         "model": variable("model", list(models)),
         "failed": variable("model", [name in failed for name in models]),
@@ -114,7 +119,7 @@ def instruments_group(layers=LAYERS, each=40, num_records=60, seed=0) -> Group:
     quantities = {"calibration": 3 * course, "innovation": course**0.5}
     over = ("layer", "step")
     drawn = {
-        f"{name}{end}": variable(over, factor * values)
+        f"{name}{end}": variable(over, factor * values, variance="the filter's own")
         for name, values in quantities.items()
         for end, factor in {"": 1.0, "_low": 0.4, "_high": 2.0}.items()
     }
@@ -135,7 +140,7 @@ def odd_cases() -> dict[str, tuple[str, Group]]:
     """What a figure must survive: case -> (figure, the group it draws)."""
     nothing = instruments_group(LAYERS[:1])
     lost = {
-        name: variable(each.dims, np.full(each.values.shape, np.nan))
+        name: variable(each.dims, np.full(each.values.shape, np.nan), **each.attributes)
         for name, each in nothing.items()
         if each.values.dtype.kind == "f"
     }
@@ -146,7 +151,8 @@ def odd_cases() -> dict[str, tuple[str, Group]]:
         "one stream of two steps": ("streams", foretold_group(LAYERS[:1], each=1, num_steps=2)),
         "shrink in six layers": ("shrink", shrink_group(layers=MANY_LAYERS)),
         "a failed model and no decay": (
-            "shrink", shrink_group(failed=("nonzero_mean",), set_decay=0.0),
+            "shrink",
+            shrink_group(failed=("nonzero_mean",), set_decay=0.0),
         ),
         "no shrink": ("shrink", nowhere),
         "six layers compared": ("comparison", comparison_group(layers=MANY_LAYERS)),
