@@ -73,6 +73,7 @@ def fit(
     svi: SviSettings | None = None,
     limits: Limits | None = None,
     clipped: bool | None = None,
+    every_density: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Fit:
     """Infer a model's numbers from recorded streams.
@@ -95,6 +96,8 @@ def fit(
         svi: the optimisation's settings; by default `SviSettings()`.
         limits: where the gates stand; by default `Limits()`.
         clipped: whether the recorded run clipped its gradients; None if not known.
+        every_density: whether the group log_likelihood also keeps `observed`, the density of
+            each step of each stream; its sums are kept always.
         on_progress: called after each block with (steps made, steps in all).
 
     Returns:
@@ -150,7 +153,7 @@ def fit(
         **_provenance(),
         **{name: draws.stats[name][0] for name in _TRACE if name in draws.stats},
     )
-    tree = _tree(model, streams, draws, prior, attributes)
+    tree = _tree(model, streams, draws, prior, attributes, every_density=every_density)
     gates = judge(tree, limits)
     tree.attrs["gates"] = gates_as_json(gates)
     return Fit(model=model, tree=tree, gates=gates, seconds=seconds)
@@ -209,6 +212,8 @@ def _tree(
     draws: Draws,
     prior: dict[str, np.ndarray],
     attributes: dict[str, Any],
+    *,
+    every_density: bool,
 ) -> "xarray.DataTree":
     import xarray
 
@@ -218,7 +223,7 @@ def _tree(
         "/": xarray.Dataset(attrs=attributes),
         "posterior": posterior,
         "sample_stats": group_of(stats, streams, dict.fromkeys(stats, ("chain", "draw"))),
-        **_pointwise_groups(model, streams, draws.sites),
+        **_pointwise_groups(model, streams, draws.sites, every=every_density),
         **data_groups(streams),
         "prior": sites_group({name: value[None] for name, value in prior.items()}, streams),
     }
@@ -226,19 +231,21 @@ def _tree(
 
 
 def _pointwise_groups(
-    model: Model, streams: Streams, sites: dict[str, np.ndarray]
+    model: Model, streams: Streams, sites: dict[str, np.ndarray], *, every: bool
 ) -> dict[str, "xarray.Dataset"]:
     """The groups log_likelihood, of evenly spread draws, and predictions, of their mixture."""
     num_chains, num_draws = next(iter(sites.values())).shape[:2]
     kept = evenly(num_draws, max(DRAWS_JUDGED_BY_STEP // num_chains, 1))
     rows = {name: value[:, kept].reshape(-1, *value.shape[2:]) for name, value in sites.items()}
-    found: Pointwise = jax.device_get(pointwise(model, rows, streams))
+    found: Pointwise = jax.device_get(pointwise(model, rows, streams, every=every))
+    dims = {"per_step": ("layer", "step"), "per_stream": ("stream",)}
+    sums = {"per_step": found.per_step, "per_stream": found.per_stream}
+    if found.every is not None:
+        dims["observed"], sums["observed"] = ("stream", "step"), found.every
     densities = {
-        name: value.reshape(num_chains, len(kept), *value.shape[1:])
-        for name, value in (("per_step", found.per_step), ("per_stream", found.per_stream))
+        name: value.reshape(num_chains, len(kept), *value.shape[1:]) for name, value in sums.items()
     }
-    draw = ("chain", "draw")
-    dims = {"per_step": (*draw, "layer", "step"), "per_stream": (*draw, "stream")}
+    dims = {name: ("chain", "draw", *rest) for name, rest in dims.items()}
     foreseen = {
         "one_step_mean": found.one_step_mean,
         "one_step_variance": found.one_step_variance,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bayesfilt.checks import require_finite, require_non_negative, require_positive
+from bayesfilt.infer.variational import STEADY_BLOCKS
 from bayesfilt.records import as_plain
 
 if TYPE_CHECKING:
@@ -154,11 +155,12 @@ def _gates_of_chains(tree: "xarray.DataTree", limits: Limits) -> Iterator[Gate]:
 def _gates_of_guide(tree: "xarray.DataTree", limits: Limits) -> Iterator[Gate]:
     k = pareto_k(tree["sample_stats"].to_dataset()["log_weight"].values.ravel())
     yield Gate("Pareto k", k, f"< {limits.pareto_k:g}", "", k < limits.pareto_k)
+    before, last = STEADY_BLOCKS - 2, STEADY_BLOCKS - 1
     bounds, errors = tree.attrs["elbo"], tree.attrs["elbo_error"]
-    gain = float(bounds[-1] - bounds[-2])
+    gain = float(bounds[last] - bounds[before])
     # A tenth of a nat moves no parameter by half its posterior standard deviation.
-    allowed = 0.1 + 3 * math.hypot(errors[-1], errors[-2])
-    yield Gate("last gain of the ELBO", gain, f"within {allowed:.2g}", "", abs(gain) <= allowed)
+    allowed = 0.1 + 3 * math.hypot(errors[last], errors[before])
+    yield Gate("last gain of the ELBO", gain, f"< {allowed:.2g}", "", gain < allowed)
 
 
 def pareto_k(log_weights: np.ndarray) -> float:

@@ -25,27 +25,31 @@ class Pointwise(NamedTuple):
 
     per_step: Float[Array, "draws layers steps"]  # summed over the streams of a layer
     per_stream: Float[Array, "draws streams"]  # summed over the steps
+    every: Float[Array, "draws streams steps"] | None  # unsummed, if asked for
     one_step_mean: Float[Array, "streams steps"]  # of the draws' mixture
     one_step_variance: Float[Array, "streams steps"]  # of the draws' mixture
 
 
-def pointwise(model: Model, draws: Mapping[str, ArrayLike], streams: Streams) -> Pointwise:
+def pointwise(
+    model: Model, draws: Mapping[str, ArrayLike], streams: Streams, *, every: bool = False
+) -> Pointwise:
     """Run the filter once for each draw.
 
     Args:
         model: the model the draws are of.
         draws: its deterministic sites, [draws, ...].
         streams: the data that the draws were conditioned on, or others of the same layers.
+        every: whether the densities that are summed are wanted too.
 
     Returns:
         `Pointwise`. A step that is not valid counts 0. The one-step variance is the mean of the
         draws' own variances plus the variance of their means.
     """
-    return _program(model)(draws, streams)
+    return _program(model, every)(draws, streams)
 
 
 @functools.lru_cache(maxsize=64)
-def _program(model: Model) -> Callable[..., Any]:
+def _program(model: Model, every: bool) -> Callable[..., Any]:
     def one_draw(carry, draw, streams: Streams):
         count, mean, spread, variance = carry
         numbers = numbers_of(model, draw, streams)
@@ -57,18 +61,19 @@ def _program(model: Model) -> Callable[..., Any]:
         mean = mean + away / (count + 1)
         spread = spread + away * (foreseen.mean - mean)
         carry = (count + 1, mean, spread, variance + foreseen.variance)
-        return carry, (by_layer, densities.sum(axis=1))
+        return carry, (by_layer, densities.sum(axis=1), densities if every else None)
 
     def all_draws(draws, streams: Streams) -> Pointwise:
         nothing = jnp.zeros_like(streams.observed)
         start = (jnp.zeros((), nothing.dtype), nothing, nothing, nothing)
-        end, (per_step, per_stream) = jax.lax.scan(
+        end, (per_step, per_stream, unsummed) = jax.lax.scan(
             lambda carry, draw: one_draw(carry, draw, streams), start, draws
         )
         count, mean, spread, variance = end
         return Pointwise(
             per_step=per_step,
             per_stream=per_stream,
+            every=unsummed,
             one_step_mean=mean,
             one_step_variance=(spread + variance) / count,
         )
