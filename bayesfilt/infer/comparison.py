@@ -8,7 +8,10 @@ two is reported.
 
 A rival is *refuted* where it loses to the best by more than two standard errors, and by
 more than four nats: below that the difference has a lopsided distribution that no
-standard error describes (Sivula et al. 2025; ArviZ flags it too). The *preferred* model is the
+standard error describes (Sivula et al. 2025; ArviZ flags it too). A rival that is very wrong loses
+most of all on a few units, and its standard error is then as large as its loss. So it is
+also refuted where that holds of gains capped at 100 nats a unit: they can only be too small.
+The *preferred* model is the
 simplest that is not refuted; `simplicity` states the order. A model whose fit failed a gate
 is listed with the failure, and is neither preferred nor what the others are measured against.
 """
@@ -33,6 +36,7 @@ from bayesfilt.infer.streams import Streams
 
 STANDARD_ERRORS = 2.0
 LEAST_DIFFERENCE = 4.0  # nats
+LARGEST_GAIN = 100.0  # nats of one unit
 
 # A density so far below the best model's counts as this for the stacking weights, not as 0.
 _LOWEST_LOG_RATIO = -50.0
@@ -53,12 +57,19 @@ class Rival(NamedTuple):
     verdict: str  # "preferred" | "not refuted" | "refuted" | "not ranked"
 
 
+class Pair(NamedTuple):
+    """How much more one model foretells than another."""
+
+    difference: float  # nats
+    standard_error: float
+    is_clear: bool  # whether the first is better beyond doubt
+
+
 class Comparison(NamedTuple):
     """Every model on every layer and on all of them."""
 
     rivals: tuple[Rival, ...]
-    # (layer, one, other): how much more "one" foretells than "other", nats, with standard error
-    paired: Mapping[tuple[str, str, str], tuple[float, float]]
+    paired: Mapping[tuple[str, str, str], Pair]  # (layer, one, other)
     method: str
     num_scored: int  # observations
 
@@ -133,10 +144,10 @@ def compare_scores(scores: Mapping[str, LogPredictive], *, num_blocks: int = 10)
 
 
 def simplicity(model: Model) -> tuple[int, int, int]:
-    """Sorts models, the simplest first: one number a layer, fewer parameters, the order of `MODELS`.
+    """Sorts models, the simplest first: one number a layer, fewer parameters, `MODELS`.
 
-    There a random walk comes before the Ornstein-Uhlenbeck process: it has as many numbers, but
-    is the one whose stationary variance is infinite.
+    In the order of `MODELS` a random walk comes before the Ornstein-Uhlenbeck process: it has as
+    many numbers, but is the one whose stationary variance is infinite.
     """
     return (
         ("layer", "stream").index(model.pooling),
@@ -155,14 +166,7 @@ def standard_error_of_sum(
     The larger of two: j runs over streams, or over blocks of neighbouring steps. NaN for a single
     stream of fewer than two steps.
     """
-    values = np.where(scored, values, 0.0)
-    streams = values.sum(axis=1)[scored.any(axis=1)]
-    steps = values.sum(axis=0)[scored.any(axis=0)]
-    blocks = np.array([part.sum() for part in np.array_split(steps, min(num_blocks, len(steps)))])
-    errors = [
-        np.sqrt(len(sums) * sums.var(ddof=1)) for sums in (streams, blocks) if len(sums) > 1
-    ]
-    return float(max(errors, default=np.nan))
+    return max(map(_spread_of_sum, _unit_sums(values, scored, num_blocks)), default=float("nan"))
 
 
 def stacking_weights(
@@ -186,20 +190,57 @@ def stacking_weights(
     return found["weight"].loc[names].to_numpy(float)
 
 
-def is_clear(difference: float, standard_error: float) -> bool:
+def compared(
+    gain: Float[np.ndarray, "units steps"],
+    scored: Bool[np.ndarray, "units steps"],
+    num_blocks: int,
+) -> Pair:
+    """Sum up how much more each observation was foretold by one model than by another."""
+    difference = float(gain.sum())
+    error = standard_error_of_sum(gain, scored, num_blocks)
+    # For any cap the mean of capped gains is at most that of the gains.
+    capped = [np.minimum(sums, LARGEST_GAIN) for sums in _unit_sums(gain, scored, num_blocks)]
+    floors = [_is_clear(float(sums.sum()), _spread_of_sum(sums)) for sums in capped]
+    return Pair(
+        difference=difference,
+        standard_error=error,
+        is_clear=_is_clear(difference, error) or (bool(floors) and all(floors)),
+    )
+
+
+def _is_clear(difference: float, standard_error: float) -> bool:
     """Whether a gain is more than two standard errors and more than four nats."""
     return difference > max(STANDARD_ERRORS * standard_error, LEAST_DIFFERENCE)
 
 
+def _unit_sums(
+    values: Float[np.ndarray, "units steps"],
+    scored: Bool[np.ndarray, "units steps"],
+    num_blocks: int,
+) -> list[Float[np.ndarray, " sums"]]:
+    """Sums of whole streams, and of blocks of steps; either only where there are two."""
+    values = np.where(scored, values, 0.0)
+    streams = values.sum(axis=1)[scored.any(axis=1)]
+    steps = values.sum(axis=0)[scored.any(axis=0)]
+    parts = np.array_split(steps, max(1, min(num_blocks, len(steps))))
+    blocks = np.array([part.sum() for part in parts])
+    return [sums for sums in (streams, blocks) if len(sums) > 1]
+
+
+def _spread_of_sum(sums: Float[np.ndarray, " sums"]) -> float:
+    """Standard error of the sum of independent numbers."""
+    return float(np.sqrt(len(sums) * sums.var(ddof=1)))
+
+
 def _pairs(
     inside: Bool[np.ndarray, " units"], scores: Mapping[str, LogPredictive], num_blocks: int
-) -> dict[tuple[str, str], tuple[float, float]]:
-    """Difference of every two models on one layer, with its standard error."""
+) -> dict[tuple[str, str], Pair]:
+    """Every two models on one layer."""
     found = {}
     for one, other in itertools.product(scores, repeat=2):
-        gain = scores[one].density[inside] - scores[other].density[inside]
-        error = standard_error_of_sum(gain, scores[one].scored[inside], num_blocks)
-        found[one, other] = (float(gain.sum()), error if one != other else 0.0)
+        with np.errstate(invalid="ignore"):  # of a model that failed, and is not ranked
+            gain = scores[one].density[inside] - scores[other].density[inside]
+            found[one, other] = compared(gain, scores[one].scored[inside], num_blocks)
     return found
 
 
@@ -207,7 +248,7 @@ def _rank(
     layer: str,
     inside: Bool[np.ndarray, " units"],
     scores: Mapping[str, LogPredictive],
-    pairs: dict[tuple[str, str], tuple[float, float]],
+    pairs: dict[tuple[str, str], Pair],
 ) -> list[Rival]:
     """One layer's rows, in the order the models came in."""
     failures = {name: _failures(score, inside) for name, score in scores.items()}
@@ -215,7 +256,7 @@ def _rank(
     totals = {name: float(score.density[inside].sum()) for name, score in scores.items()}
     best = max(ranked or scores, key=lambda name: totals[name])
     scored = scores[best].scored[inside]
-    kept = [name for name in ranked if not is_clear(*pairs[best, name])]
+    kept = [name for name in ranked if not pairs[best, name].is_clear]
     preferred = min(kept, key=lambda name: simplicity(scores[name].model), default=None)
     weights = dict.fromkeys(scores, float("nan"))
     if ranked:
@@ -223,7 +264,7 @@ def _rank(
         weights |= dict(zip(ranked, stacking_weights(densities).tolist(), strict=True))
     rows = []
     for name, score in scores.items():
-        difference, error = pairs[name, best]
+        pair = pairs[name, best]
         verdict = "not refuted" if name in kept else "refuted"
         verdict = "preferred" if name == preferred else verdict
         rows.append(
@@ -231,8 +272,8 @@ def _rank(
                 name=name,
                 layer=layer,
                 log_predictive=totals[name],
-                difference=difference,
-                standard_error=error,
+                difference=pair.difference,
+                standard_error=pair.standard_error,
                 stacking_weight=weights[name],
                 pareto_k=float(score.pareto_k.max()) if score.pareto_k.size else float("nan"),
                 num_parameters=len(parameter_names(score.model)),

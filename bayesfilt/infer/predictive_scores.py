@@ -9,8 +9,8 @@ whole stream. Which score applies when:
 * `held_out_log_predictive`: the default. The model was fitted to the first part of the streams;
   the rest is foretold one step ahead with the posterior of the first part. No approximation but
   the number of draws; the parameters learn nothing more from the rest.
-* `leave_future_out` (its own file): the posterior also learns from the rest, by importance weights, and is
-  fitted again where they fail. The best use of short streams; it costs several fits.
+* `leave_future_out` (its own file): the posterior also learns from the rest, by importance
+  weights, and is fitted again where they fail. The best use of short streams; several fits.
 * `leave_stream_out`: foretells a weight of the layer that was never seen, from one fit to
   everything. Only where the streams of a layer share their numbers (pooling "layer"), and
   only for layers of several streams: of a lone stream's layer just the prior is left.
@@ -32,12 +32,13 @@ from bayesfilt.checks import require_at_least
 from bayesfilt.infer.fit import Fit
 from bayesfilt.infer.likelihood import seen_steps, step_log_densities
 from bayesfilt.infer.models import Model, Numbers, numbers_of
+from bayesfilt.infer.posterior_tree import streams_of
 from bayesfilt.infer.streams import Streams
 
 # Draws that go through the filter side by side: wide enough to amortise a step of the scan.
-DRAWS_AT_ONCE = 20
+_DRAWS_AT_ONCE = 20
 
-BY_LAYER = {"chain", "draw", "layer"}
+_BY_LAYER = {"chain", "draw", "layer"}
 
 
 class LogPredictive(NamedTuple):
@@ -140,7 +141,8 @@ def leave_stream_out(fit: Fit) -> LogPredictive:
     """Foretell each stream from the others by importance weights (PSIS, from ArviZ).
 
     Streams of a layer are exchangeable given its numbers; that is what makes this a prediction.
-    Steps within a stream are not, so no step is ever left out alone.
+    Steps within a stream are not, so no step is ever left out alone. Of the posterior, the
+    draws that `fit` kept the log likelihood of are used.
 
     Raises:
         ValueError: a model whose streams have their own numbers: without its stream such a
@@ -151,25 +153,34 @@ def leave_stream_out(fit: Fit) -> LogPredictive:
             "leave_stream_out needs a model with pooling='layer', got "
             f"pooling={fit.model.pooling!r}: use held_out_log_predictive."
         )
-    constant = fit.tree["constant_data"]
-    layer = np.asarray(constant["layer"])
-    scored = np.asarray(constant["valid"]).astype(bool).any(axis=1, keepdims=True)
-    by_stream = fit.tree["log_likelihood"]["observed"].sum("step")
-    loo = _loo(fit, by_stream.isel(stream=np.flatnonzero(scored[:, 0])))
-    density = np.zeros(scored.shape)
-    density[scored] = np.asarray(loo.elpd_i)
-    pareto_k = np.asarray(loo.pareto_k)
-    bad = int((pareto_k > loo.good_k).sum())
+    streams = streams_of(fit.tree)
+    by_stream = fit.tree["log_likelihood"]["per_stream"]
+    density = np.zeros((by_stream.sizes["stream"], 1))
+    pareto_k = np.zeros(len(density))
+    layers = np.asarray(streams.layer)
+    good_k = 0.7
+    for layer in np.unique(layers):
+        inside = np.flatnonzero(layers == layer)
+        try:
+            loo = _loo(tree_for_arviz(fit, by_stream.isel(stream=inside), int(layer)))
+        except ValueError as error:
+            if "All tail values are the same" not in str(error):
+                raise
+            density[inside], pareto_k[inside] = np.nan, np.inf  # draws that do not move
+            continue
+        density[inside, 0], pareto_k[inside] = np.asarray(loo.elpd_i), np.asarray(loo.pareto_k)
+        good_k = loo.good_k
+    bad = int((pareto_k > good_k).sum())
     failures = fit.gates.failures
     if bad:
-        failures += (f"Pareto k above {loo.good_k:.2f} for {bad} of {pareto_k.size} streams",)
+        failures += (f"Pareto k above {good_k:.2f} for {bad} of {pareto_k.size} streams",)
     return LogPredictive(
         model=fit.model,
         method="leave stream out",
         density=density,
-        scored=scored,
-        layer=layer,
-        layer_names=layer_names_of(fit),
+        scored=np.ones(density.shape, bool),
+        layer=layers,
+        layer_names=streams.layer_names,
         pareto_k=pareto_k,
         failures=failures,
     )
@@ -186,13 +197,8 @@ def posterior_draws(fit: Fit, max_draws: int) -> dict[str, Float[Array, "draws .
 
 def steps_fitted(fit: Fit) -> int:
     """Steps up to the last that a fit has seen."""
-    seen = np.asarray(fit.tree["constant_data"]["valid"]).astype(bool).any(axis=0)
+    seen = np.asarray(streams_of(fit.tree).valid).any(axis=0)
     return int(np.flatnonzero(seen)[-1]) + 1
-
-
-def layer_names_of(fit: Fit) -> tuple[str, ...]:
-    """Names of a fit's layers, in the order of their index."""
-    return tuple(str(name) for name in np.asarray(fit.tree["posterior"]["layer"]))
 
 
 def all_draws(fit: Fit) -> dict[str, Float[Array, "draws ..."]]:
@@ -223,7 +229,7 @@ def _log_mean_density(
         return jnp.logaddexp(total, jax.nn.logsumexp(jax.vmap(density)(some), axis=0)), None
 
     number = len(next(iter(draws.values())))
-    width = min(DRAWS_AT_ONCE, number)
+    width = min(_DRAWS_AT_ONCE, number)
     used = number - number % width
     chunks = {
         name: values[:used].reshape(-1, width, *values.shape[1:]) for name, values in draws.items()
@@ -233,27 +239,28 @@ def _log_mean_density(
     return total - jnp.log(used)
 
 
-def _loo(fit: Fit, by_stream):
-    """PSIS leave-one-out over streams; high Pareto k are data here, not a warning."""
-    import arviz
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto")
-        return arviz.loo(tree_for_arviz(fit, by_stream), pointwise=True)
-
-
-def tree_for_arviz(fit: Fit, log_likelihood):
-    """Only what ArviZ needs: the parameters' draws, and one log likelihood a unit."""
+def tree_for_arviz(fit: Fit, log_likelihood, layer: int):
+    """What ArviZ needs of one layer: the draws of its numbers, and the log likelihood of units."""
     import xarray
 
     posterior = fit.tree["posterior"].to_dataset()
-    shared = [name for name, values in posterior.items() if set(values.dims) == BY_LAYER]
-    posterior = posterior[shared]
+    shared = [name for name, values in posterior.items() if set(values.dims) == _BY_LAYER]
+    posterior = posterior[shared].isel(layer=layer)
     groups = {"posterior": posterior}
     if log_likelihood is not None:
         groups["posterior"] = posterior.sel(draw=log_likelihood["draw"])
         groups["log_likelihood"] = log_likelihood.to_dataset(name="observed")
     return xarray.DataTree.from_dict(groups)
+
+
+def _loo(tree):
+    """PSIS leave-one-out; high Pareto k are data here, and a single stream is no warning."""
+    import arviz
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto")
+        warnings.filterwarnings("ignore", message="The point-wise LOO is the same")
+        return arviz.loo(tree, pointwise=True)
 
 
 def _score_of_streams(
@@ -284,7 +291,8 @@ def steps_from(streams: Streams, num_steps: int) -> Bool[np.ndarray, "streams st
 
 def _steps_before_the_rest(owner: str, fit: Fit, streams: Streams) -> int:
     """How many steps a fit has seen; refuse one of other streams, or one that saw everything."""
-    seen = np.asarray(fit.tree["constant_data"]["valid"]).astype(bool)
+    fitted_to = streams_of(fit.tree)
+    seen = np.asarray(fitted_to.valid)
     num_steps = np.shape(streams.valid)[1]
     num_seen = steps_fitted(fit)
     if seen.shape[0] != np.shape(streams.valid)[0] or num_seen > num_steps:
@@ -292,7 +300,7 @@ def _steps_before_the_rest(owner: str, fit: Fit, streams: Streams) -> int:
             f"{owner} needs the streams whose first part was fitted, got {seen.shape} fitted "
             f"and {np.shape(streams.valid)} to foretell."
         )
-    fitted = np.asarray(fit.tree["observed_data"]["observed"])[:, :num_seen]
+    fitted = np.asarray(fitted_to.observed)[:, :num_seen]
     given = np.asarray(streams.observed)[:, :num_seen]
     both = seen[:, :num_seen]
     if not np.array_equal(fitted[both], given[both]):

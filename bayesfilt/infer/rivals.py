@@ -1,12 +1,14 @@
 """Rivals on data whose truth is known: does the comparison find it?
 
-Data are drawn from each transition in turn, every rival is fitted to the first half of the steps
-and foretells the second. A rival that does not contain the truth should be refuted, one that
+Data are drawn from each transition in turn, every rival is fitted to the first steps and foretells
+the rest. A rival that does not contain the truth should be refuted, one that
 contains it should not be, and the simplest of those should be preferred: the truth.
 
 The sizes decide whether that can be seen at all. A shrink shows only over several relaxation
 times; "l2" differs from a constant shrink only where some weights are seen better than others,
-because its shrink follows the posterior variance. The design here has both.
+because its shrink follows the posterior variance. And a random walk is a special case of the
+Ornstein-Uhlenbeck process only where it starts as widely spread as that process would be at rest:
+from a narrow start, the process is refuted by where it begins. The design here has all three.
 """
 
 import functools
@@ -24,7 +26,15 @@ from bayesfilt.checks import require_at_least, require_one_of
 from bayesfilt.infer.comparison import Comparison, Rival, compare_models, compare_scores
 from bayesfilt.infer.draw import draw_streams
 from bayesfilt.infer.fit import Fit
-from bayesfilt.infer.models import MODELS,Model,Numbers,model_function,model_named,numbers_of,parameter_names
+from bayesfilt.infer.models import (
+    MODELS,
+    Model,
+    Numbers,
+    model_function,
+    model_named,
+    numbers_of,
+    parameter_names,
+)
 from bayesfilt.infer.predictive_scores import first_steps, sequential_log_predictive
 from bayesfilt.infer.priors import Priors, priors_for
 from bayesfilt.infer.streams import Streams, gradient_streams
@@ -47,9 +57,11 @@ ONLY_IN_THE_LIMIT |= {("nonzero_mean", "static")}
 class MatchedDesign(NamedTuple):
     """Sizes and true numbers; the drift scale is 1, which is the unit of a weight."""
 
-    num_streams: int = 32
-    num_steps: int = 800  # the first half is fitted, the second foretold
+    num_streams: int = 48
+    num_fitted: int = 600  # steps
+    num_foretold: int = 200  # steps after those
     relaxation_time: float = 40.0  # steps, 1 / decay per step
+    wide_start: float = 4000.0  # initial variance of the random walk, see above
     lowest_precision: float = 0.1  # of a gradient, 1/weight^2: spread over the streams ...
     highest_precision: float = 10.0  # ... evenly in its logarithm
     penalty: float = 0.05  # of the "l2" truth, 1/weight^2
@@ -94,10 +106,10 @@ def rivals_on_matched_data(
     truth: str,
     *,
     rivals: tuple[str, ...] = tuple(MODELS),
-    design: MatchedDesign = MatchedDesign(),
+    design: MatchedDesign | None = None,
     fit_one: Callable[[PRNGKeyArray, Model, Streams], Fit] | None = None,
 ) -> MatchedRivals:
-    """Draw gradient streams from one transition, and let the rivals foretell their second half.
+    """Draw gradient streams from one transition, and let the rivals foretell their last steps.
 
     Args:
         key: of the data and the fits.
@@ -108,17 +120,18 @@ def rivals_on_matched_data(
             which is quicker and, at these sizes, hardly another number.
 
     Raises:
-        ValueError: an unknown transition, or a design of fewer than 8 steps or one stream.
+        ValueError: an unknown transition, or a design too small to fit or to foretell.
     """
     owner = "rivals_on_matched_data"
+    design = MatchedDesign() if design is None else design
     for name in (truth, *rivals):
         require_one_of(owner, "transition", name, MODELS)
     require_at_least(owner, "num_streams", design.num_streams, 1)
-    require_at_least(owner, "num_steps", design.num_steps, 8)
+    require_at_least(owner, "num_fitted", design.num_fitted, 8)
+    require_at_least(owner, "num_foretold", design.num_foretold, 2)
     data_key, fit_key = jax.random.split(key)
     streams = matched_streams(data_key, truth, design)
-    half = design.num_steps // 2
-    training = first_steps(streams, half)
+    training = first_steps(streams, design.num_fitted)
     models = {name: model_named(name, noise="matched") for name in rivals}
     if fit_one is not None:
         keys = jax.random.split(fit_key, len(models))
@@ -130,31 +143,30 @@ def rivals_on_matched_data(
         scores = {}
         for name, model in models.items():
             numbers = posterior_mode(model, training, priors)
-            scores[name] = sequential_log_predictive(model, numbers, streams, burn_in=half)
+            scores[name] = sequential_log_predictive(
+                model, numbers, streams, burn_in=design.num_fitted
+            )
         comparison = compare_scores(scores)
     return MatchedRivals(truth=truth, comparison=comparison)
 
 
 def matched_streams(key: PRNGKeyArray, truth: str, design: MatchedDesign) -> Streams:
     """Gradient streams, taken at 0, of one transition."""
-    shape = (design.num_streams, design.num_steps)
+    shape = (design.num_streams, design.num_fitted + design.num_foretold)
     precision = jnp.geomspace(design.lowest_precision, design.highest_precision, shape[0])
     blank = gradient_streams(jnp.zeros(shape), precision[:, None], 0.0)
     stationary_variance = design.relaxation_time / 2  # at drift scale 1
     numbers = {
         "drift_scale": 1.0,
         "stationary_variance": stationary_variance,
-        "initial_variance": stationary_variance,
+        "initial_variance": design.wide_start if truth == "random_walk" else stationary_variance,
         "penalty": design.penalty,
         "velocity_shrink": design.velocity_shrink,
         "velocity_drift_scale": design.velocity_drift_scale,
         "towards": design.towards,
     }
     model = model_named(truth, noise="matched")
-    per_stream = {
-        name: jnp.full(shape[0], numbers[name])
-        for name in parameter_names(model)
-    }
+    per_stream = {name: jnp.full(shape[0], numbers[name]) for name in parameter_names(model)}
     return draw_streams(key, model, per_stream, blank)
 
 

@@ -10,20 +10,24 @@ mean forgets where it was while one looks.
 * "cannot tell": anything else; a fit that failed its gates; and a comparison with the random walk
   (the same drift, no shrink) that says the opposite.
 
-The stationary variance is what the data say least about: below three relaxation times it
-rests on the prior, and with it eta^2/(2 sigma^2). The verdict says so.
+The stationary variance is what the data say least about. Below three relaxation times hardly any
+return to the mean was seen: what is then known of it comes from the prior, and from where the
+streams start, which the process takes for a draw of its stationary law. A narrow interval of the
+shrink is then an assumption more than a finding, so "shrinks" needs the comparison as well: there
+nothing is scored but foretelling.
 """
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from bayesfilt.checks import require_non_negative, require_positive
 from bayesfilt.compare.layers import ALL
-from bayesfilt.infer.comparison import Comparison, is_clear
+from bayesfilt.infer.comparison import Comparison, Pair
 from bayesfilt.infer.fit import Fit
-from bayesfilt.infer.predictive_scores import layer_names_of
+from bayesfilt.infer.posterior_tree import streams_of
 from bayesfilt.theory.ornstein_uhlenbeck import decay_per_step
 
 SHRINKS, DOES_NOT_SHRINK, CANNOT_TELL = "shrinks", "does not shrink", "cannot tell"
@@ -110,20 +114,23 @@ def transition_verdicts(
         require_positive(owner, "learning_rate", learning_rate)
         require_non_negative(owner, "weight_decay", weight_decay)
         decay_set = learning_rate * weight_decay
-    num_steps = _steps_in_window(fit)
+    streams = streams_of(fit.tree)
+    seen = np.flatnonzero(np.asarray(streams.valid).any(axis=0))
+    num_steps = int(seen[-1] - seen[0]) + 1
     if negligible is None:
         negligible = NEGLIGIBLE_RELAXATIONS / num_steps
     require_positive(owner, "negligible", negligible)
     shrinks = _draws_by_layer(posterior["shrink"])
     tied = _tied_decay(posterior)
     verdicts = []
-    for index, layer in enumerate(layer_names_of(fit)):
+    for index, layer in enumerate(streams.layer_names):
         against = _against_the_walk(owner, comparison, layer, shrinking, random_walk)
         shrink = _interval(shrinks[:, index])
-        word, reasons = _judge(shrink, negligible, against, fit.gates.failures)
         times = num_steps * shrink[1]
-        if times < WEAK_BELOW:
-            reasons += (f"fewer than {WEAK_BELOW:.0f}: sigma^2 rests on its prior",)
+        is_weak = times < WEAK_BELOW
+        word, reasons = _judge(shrink, negligible, is_weak, against, fit.gates.failures)
+        if is_weak:
+            reasons = (f"below {WEAK_BELOW:.0f} sigma^2 rests on prior and start", *reasons)
         verdicts.append(
             TransitionVerdict(
                 layer=layer,
@@ -133,8 +140,8 @@ def transition_verdicts(
                 relaxation_times=times,
                 decay_set=decay_set,
                 tied_decay=None if tied is None else _interval(tied[:, index]),
-                difference=None if against is None else against[0],
-                standard_error=None if against is None else against[1],
+                difference=None if against is None else against[0].difference,
+                standard_error=None if against is None else against[0].standard_error,
                 reasons=reasons,
             )
         )
@@ -144,7 +151,8 @@ def transition_verdicts(
 def _judge(
     shrink: tuple[float, float, float],
     negligible: float,
-    against: tuple[float, float] | None,
+    is_weak: bool,
+    against: tuple[Pair, Pair] | None,
     failures: tuple[str, ...],
 ) -> tuple[str, tuple[str, ...]]:
     """The word, and why it is not a firmer one."""
@@ -154,21 +162,18 @@ def _judge(
     word = SHRINKS if low > negligible else DOES_NOT_SHRINK if high < negligible else CANNOT_TELL
     if word == CANNOT_TELL:
         return word, ("the interval holds both a shrink and none",)
-    if against is None:
-        return word, ()
-    difference, standard_error = against
-    opposite = -difference if word == SHRINKS else difference
-    if is_clear(opposite, standard_error):
+    better, worse = (False, False) if against is None else (pair.is_clear for pair in against)
+    if worse if word == SHRINKS else better:
         return CANNOT_TELL, ("the comparison with the random walk says the opposite",)
-    if word == SHRINKS and not is_clear(difference, standard_error):
-        return word, ("the random walk foretells as well: the shrink hardly matters to it",)
+    if word == SHRINKS and is_weak and not better:
+        return CANNOT_TELL, ("nothing but the prior and the start of the streams speaks for it",)
     return word, ()
 
 
 def _against_the_walk(
     owner: str, comparison: Comparison | None, layer: str, shrinking: str, random_walk: str
-) -> tuple[float, float] | None:
-    """How much better the shrinking model foretells a layer, and the standard error of that."""
+) -> tuple[Pair, Pair] | None:
+    """The shrinking model against the random walk on one layer, and the other way round."""
     if comparison is None:
         return None
     rows = {row.name: row for row in comparison.of_layer(layer) or comparison.of_layer(ALL)}
@@ -177,7 +182,11 @@ def _against_the_walk(
             raise ValueError(f"{owner} needs {name!r} in the comparison, got {', '.join(rows)}.")
         if rows[name].verdict == "not ranked":
             return None
-    return comparison.paired[rows[shrinking].layer, shrinking, random_walk]
+    where = rows[shrinking].layer
+    return (
+        comparison.paired[where, shrinking, random_walk],
+        comparison.paired[where, random_walk, shrinking],
+    )
 
 
 def _tied_decay(posterior) -> Float[np.ndarray, "draws layers"] | None:
@@ -186,7 +195,7 @@ def _tied_decay(posterior) -> Float[np.ndarray, "draws layers"] | None:
         return None
     drift_scale = _draws_by_layer(posterior["drift_scale"])
     stationary_variance = _draws_by_layer(posterior["stationary_variance"])
-    return np.asarray(decay_per_step(drift_scale, stationary_variance))
+    return np.asarray(decay_per_step(jnp.asarray(drift_scale), jnp.asarray(stationary_variance)))
 
 
 def _draws_by_layer(values) -> Float[np.ndarray, "draws layers"]:
@@ -197,9 +206,3 @@ def _draws_by_layer(values) -> Float[np.ndarray, "draws layers"]:
 def _interval(draws: Float[np.ndarray, " draws"]) -> tuple[float, float, float]:
     low, middle, high = np.quantile(draws, INTERVAL)
     return float(low), float(middle), float(high)
-
-
-def _steps_in_window(fit: Fit) -> int:
-    """Steps from the first to the last that was seen."""
-    seen = np.flatnonzero(np.asarray(fit.tree["constant_data"]["valid"]).astype(bool).any(axis=0))
-    return int(seen[-1] - seen[0]) + 1

@@ -3,9 +3,10 @@
 import numpy as np
 import xarray
 
-from bayesfilt.infer import Model, Streams, step_log_densities
+from bayesfilt.infer import Model, Streams
 from bayesfilt.infer.fit import Fit
 from bayesfilt.infer.gates import Gates
+from bayesfilt.infer.posterior_tree import attributes_of, data_groups, group_of, sites_group
 
 
 def gates(*failures: str) -> Gates:
@@ -29,40 +30,28 @@ def fit_of(
     density: np.ndarray | None = None,
     failures: tuple[str, ...] = (),
 ) -> Fit:
-    """A fit whose posterior is `draws`, [chain, draw, layer] each."""
-    dims = ("chain", "draw", "layer")
-    coords = {"layer": list(streams.layer_names)}
-    fields = ("observed", "precision", "taken_at", "valid")
-    arrays = {
-        name: (("stream", "step"), np.asarray(getattr(streams, name)).astype(float))
-        for name in fields
-    }
+    """A fit whose posterior is `draws`, [chain, draw, layer] each.
+
+    `density` is the log density of each step at each of them, [chain, draw, stream, step].
+    """
+    kept = np.arange(next(iter(draws.values())).shape[1])
     groups = {
-        "posterior": xarray.Dataset({k: (dims, v) for k, v in draws.items()}, coords),
-        "observed_data": xarray.Dataset({"observed": arrays.pop("observed")}),
-        "constant_data": xarray.Dataset(arrays | {"layer": ("stream", np.asarray(streams.layer))}),
+        "/": xarray.Dataset(attrs=attributes_of(model, streams)),
+        "posterior": sites_group(draws, streams),
+        **data_groups(streams),
     }
     if density is not None:
-        log_likelihood = (("chain", "draw", "stream", "step"), density)
-        groups["log_likelihood"] = xarray.Dataset({"observed": log_likelihood})
+        layer = np.asarray(streams.layer)
+        numbers = range(len(streams.layer_names))
+        rows = [density[:, :, layer == number].sum(axis=2) for number in numbers]
+        values = {
+            "per_step": np.stack(rows, axis=2),
+            "per_stream": density.sum(axis=3),
+        }
+        dims = {
+            "per_step": ("chain", "draw", "layer", "step"),
+            "per_stream": ("chain", "draw", "stream"),
+        }
+        groups["log_likelihood"] = group_of(values, streams, dims, draws=kept)
     tree = xarray.DataTree.from_dict(groups)
-    return _fit(model=model, tree=tree, gates=gates(*failures))
-
-
-def _fit(**known) -> Fit:
-    """What the tests do not look at is None."""
-    return Fit(**{name: known.get(name) for name in Fit._fields})
-
-
-def densities(model: Model, streams: Streams, draws: dict[str, np.ndarray]) -> np.ndarray:
-    """Step log densities at each draw of a model of one layer, [chain, draw, stream, step]."""
-    chains, number, _ = next(iter(draws.values())).shape
-    rows = len(streams.layer)
-    found = [
-        step_log_densities(
-            model, {k: np.full(rows, v[c, d, 0]) for k, v in draws.items()}, streams
-        )
-        for c in range(chains)
-        for d in range(number)
-    ]
-    return np.asarray(found).reshape(chains, number, *streams.valid.shape)
+    return Fit(model=model, tree=tree, gates=gates(*failures), seconds=0.0)

@@ -1,6 +1,5 @@
 """Scores that foretell, their standard errors, and what becomes of rivals."""
 
-import jax
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -52,15 +51,16 @@ def test_held_out_steps_are_scored_by_the_mean_density_of_the_first_part(cut):
 
 
 def test_leaving_a_stream_out_agrees_with_fitting_the_others():
-    streams = walks()
+    streams = walks(num_streams=12)
     density = grid_densities(np.asarray(streams.observed)).sum(axis=2)
-    exact = [predictive(density.sum(axis=1) - density[:, i], density[:, i]) for i in range(6)]
+    whole = density.sum(axis=1)
+    exact = [predictive(whole - own, own) for own in density.T]
     score = leave_stream_out(grid_fit(streams))
-    # 4000 draws and weights of a deviation below 1: a standard error of about 0.01.
-    np.testing.assert_allclose(score.density[:, 0], exact, atol=0.06)
-    in_sample = [predictive(density.sum(axis=1), density[:, i]) for i in range(6)]
-    assert np.abs(np.array(in_sample) - exact).max() > 0.1  # the check could fail
-    assert score.failures == () and score.pareto_k.shape == (6,)
+    assert score.failures == () and score.pareto_k.shape == (12,)
+    # 4000 draws and weights of a deviation of about 1: standard errors of 0.02 at most.
+    np.testing.assert_allclose(score.density[:, 0], exact, atol=0.08)
+    in_sample = [predictive(whole, own) for own in density.T]
+    assert np.abs(np.array(in_sample) - exact).max() > 0.2  # the check could fail
 
 
 def test_a_stream_unlike_the_others_is_a_failure_of_the_weights_and_no_warning():
@@ -74,14 +74,13 @@ def test_a_stream_unlike_the_others_is_a_failure_of_the_weights_and_no_warning()
 def test_leaving_the_future_out_agrees_with_a_fit_at_every_step():
     streams, cutoffs = walks(), []
 
-    def refit(key, seen):
-        cutoffs.append(int(np.asarray(seen.valid).any(axis=0).sum()))
-        assert np.isnan(np.asarray(seen.observed)[:, cutoffs[-1] :]).all()
-        return grid_fit(streams, cutoffs[-1], seed=cutoffs[-1])
+    def refit(cutoff, seen):
+        cutoffs.append(cutoff)
+        assert np.asarray(seen.valid).any(axis=0).sum() == cutoff
+        assert np.isnan(np.asarray(seen.observed)[:, cutoff:]).all()
+        return grid_fit(streams, cutoff, seed=cutoff)
 
-    score = leave_future_out(
-        jax.random.key(0), refit, grid_fit(streams), streams, min_observations=4
-    )
+    score = leave_future_out(refit, grid_fit(streams), streams, min_observations=4)
     density = grid_densities(np.asarray(streams.observed)).sum(axis=1)
     exact = [predictive(density[:, :t].sum(axis=1), density[:, t]) for t in range(4, 14)]
     np.testing.assert_allclose(score.density[0, 4:], exact, atol=0.06)
@@ -98,9 +97,7 @@ def test_a_score_of_what_was_fitted_is_refused():
     with pytest.raises(ValueError, match="burn_in below 14"):
         sequential_log_predictive(WALK, {}, streams, burn_in=14)
     with pytest.raises(ValueError, match="min_observations <= 12"):
-        leave_future_out(
-            jax.random.key(0), None, grid_fit(streams, number=5), streams, min_observations=13
-        )
+        leave_future_out(grid_fit, grid_fit(streams, number=5), streams, min_observations=13)
 
 
 def test_a_stream_with_numbers_of_its_own_cannot_be_left_out():
@@ -133,7 +130,6 @@ def test_stacking_weighs_two_models_that_are_each_right_half_the_time():
     other = np.array([-3.0] * 30 + [0.0] * 10)
     # d/dw: 30 (1 - r)/(w + r(1-w)) = 10 (1 - r)/((1-w) + r w), r = exp(-3)
     ratio = np.exp(-3)
-    by_hand = (0.75 - 0.25 * ratio) / (1 - ratio) - 0.0
     by_hand = (30 - 10 * ratio) / (40 * (1 - ratio))
     np.testing.assert_allclose(stacking_weights([one, other]), [by_hand, 1 - by_hand], atol=1e-3)
     shift = np.linspace(-5e3, 5e3, 40)  # a whole stream's log density overflows the exponential
@@ -204,6 +200,19 @@ def test_a_loss_is_no_refutation_within_two_standard_errors_or_four_nats():
     }
 
 
+def test_a_loss_is_a_refutation_however_much_one_stream_has_lost():
+    absurd = np.full((8, 40), -2.0)
+    absurd[0] = -1e4  # a loss of 400 000 nats with as large a standard error
+    lucky = np.zeros((8, 40))
+    lucky[0] = -1e4  # one stream alone, which may be an accident
+    best = score("velocity", np.zeros((8, 40)))
+    for density, word in ((absurd, "refuted"), (lucky, "preferred")):
+        comparison = compare_scores({"best": best, "rival": score("static", density)})
+        row = comparison.of_layer()[1]
+        assert row.difference > -2 * row.standard_error
+        assert row.verdict == word
+
+
 def test_a_fit_that_failed_its_gates_is_marked_and_never_ranked():
     comparison = compare_scores(
         {
@@ -264,7 +273,7 @@ def test_scores_of_different_observations_are_not_compared():
 def test_simplicity_has_the_stated_order():
     order = ["static", "random_walk", "ornstein_uhlenbeck", "l2", "nonzero_mean", "velocity"]
     models = [model_named(name) for name in order]
-    assert sorted(reversed(models), key=simplicity) == models
+    assert sorted(models[::-1], key=simplicity) == models
     hierarchy = model_named("static", pooling="stream")
     assert simplicity(hierarchy) > simplicity(models[-1])
     assert simplicity(model_named("static")) > simplicity(model_named("static", noise="matched"))
@@ -282,5 +291,6 @@ def test_models_are_compared_from_their_fits():
     comparison = compare_models(fits, streams)
     assert comparison.method == "held out" and comparison.num_scored == 12 * 20
     assert verdicts(comparison) == {"right": "preferred", "wrong": "refuted"}
-    gain, error = comparison.paired["all", "right", "wrong"]
-    assert gain == -comparison.of_layer()[1].difference and error > 0
+    pair = comparison.paired["all", "right", "wrong"]
+    assert pair.difference == -comparison.of_layer()[1].difference and pair.is_clear
+    assert not comparison.paired["all", "wrong", "right"].is_clear
