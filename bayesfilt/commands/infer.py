@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bayesfilt.commands.jax_setup import Platform, prepare_jax
 
@@ -97,7 +97,7 @@ class Infer:
         )
         return carry_out(order)
 
-    def recording(self) -> dict[str, object]:
+    def recording(self) -> dict[str, Any]:
         """What the run is recorded with: what was said, and the rest."""
         said = {name: getattr(self, name) for name in _RECORDING}
         return {

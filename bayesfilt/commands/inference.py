@@ -1,7 +1,6 @@
 """Fit every model to a run's streams, compare them, keep what was found; go on where it ended."""
 
 import contextlib
-import hashlib
 import time
 import warnings
 import zlib
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import numpy as np
 
 from bayesfilt.checks import require_one_of
 from bayesfilt.commands.console import note, progress_bar, say
@@ -27,6 +25,7 @@ from bayesfilt.infer.predictive_checks import ReplicateCheck, calibration_checks
 from bayesfilt.infer.predictive_scores import hidden_after
 from bayesfilt.infer.recorded_streams import (
     RecordedStreams,
+    fingerprint,
     of_layers,
     ready_streams,
     recorded_streams,
@@ -177,16 +176,12 @@ def _num_first(order: Order, recorded: RecordedStreams) -> int:
 
 def _config(order: Order, recorded: RecordedStreams) -> dict[str, Any]:
     """What the numbers depend on, besides the models."""
-    streams = recorded.streams
-    content = hashlib.sha256()
-    for array in (streams.observed, streams.precision, streams.taken_at, streams.valid):
-        content.update(np.ascontiguousarray(array).tobytes())
     names = ("kind", "method", "num_chains", "num_warmup", "num_samples", "held_out", "seed")
     return {
         "run": str(order.run),
         **{name: getattr(order, name) for name in names},
-        "layers": list(streams.layer_names),
-        "streams": content.hexdigest(),
+        "layers": list(recorded.streams.layer_names),
+        "streams": fingerprint(recorded.streams),
     }
 
 
@@ -321,9 +316,8 @@ def _keep(
     _write_manifest(order, folder, config, time.perf_counter() - began, interrupted=False)
     show_instruments(instruments)
     show_findings(findings)
-    say(
-        f"Fits     {folder / FITS_NAME}: {len(all_fits(findings))}, each a DataTree that ArviZ reads"
-    )
+    count = len(all_fits(findings))
+    say(f"Fits     {folder / FITS_NAME}: {count}, each a DataTree that ArviZ reads")
     say(f"Record   {path}")
     figures = folder / FIGURES_NAME
     with progress_bar() as progress:
@@ -339,7 +333,7 @@ def _findings(order: Order, recorded: RecordedStreams, fits: dict[str, Fit]) -> 
     held = {name: fits[name + _FIRST] for name in order.models} if order.held_out else whole
     method = "held_out" if order.held_out else "leave_stream_out"
     comparison = compare_models(held, recorded.streams, method=method)
-    by_transition = {model.transition: name for name, model in reversed(order.models.items())}
+    by_transition = {model.transition: name for name, model in reversed(list(order.models.items()))}
     shrinking = by_transition.get("ornstein_uhlenbeck")
     walk = by_transition.get("random_walk")
     verdicts = ()

@@ -26,6 +26,7 @@ from bayesfilt.records import Group, variable
 from bayesfilt.theory import OrnsteinUhlenbeck, fixed_point_variance, transition_from_adamw
 
 _POINTS = 60  # of a course over the window
+_LEAST_POINTS = 8  # on a line whose slope is said
 _DECAY = 0.999  # of the mean-square gradient, Adam's b2
 
 
@@ -70,7 +71,9 @@ def instruments_group(streams: StreamRecord) -> Group:
     for name, (values, units, description) in per_weight.items():
         group[name] = variable("weight", values, units=units, description=description)
     for name, found in slopes.items():
-        group[name] = variable("layer", found[0], description="of logarithms, least squares")
+        group[name] = variable(
+            "layer", found[0], description="of log drift variance, by least squares"
+        )
         group[f"{name}_error"] = variable("layer", found[1], description="standard error")
     return group | _courses(streams, curvature, optimum)
 
@@ -85,11 +88,13 @@ def _slopes(
     other: Float[np.ndarray, " weights"],
 ) -> tuple[list[float], list[float]]:
     """Slope of log drift variance on another logarithm in every layer, and its standard error."""
-    found = [
-        log_slope(drift[streams.layer == place], other[streams.layer == place])
-        for place in range(len(streams.layer_names))
-    ]
-    return [each.slope for each in found], [each.standard_error for each in found]
+    slopes, errors = [], []
+    for place in range(len(streams.layer_names)):
+        found = log_slope(drift[streams.layer == place], other[streams.layer == place])
+        enough = found.count >= _LEAST_POINTS
+        slopes.append(found.slope if enough else np.nan)
+        errors.append(found.standard_error if enough else np.nan)
+    return slopes, errors
 
 
 def _courses(
@@ -157,8 +162,9 @@ def _belief(streams: StreamRecord) -> _Belief:
 
 def _transition(streams: StreamRecord) -> OrnsteinUhlenbeck | None:
     rate, decay = streams.settings.get("learning_rate"), streams.settings.get("weight_decay")
-    numbers = isinstance(rate, int | float) and isinstance(decay, int | float)
-    return transition_from_adamw(rate, decay) if numbers and rate > 0 else None
+    if not (isinstance(rate, int | float) and isinstance(decay, int | float) and rate > 0):
+        return None
+    return transition_from_adamw(rate, decay)
 
 
 def _fixed_points(

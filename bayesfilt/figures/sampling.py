@@ -72,7 +72,7 @@ def chains_figure(
             compact=True,
             kind="kde",
             backend="matplotlib",
-            labeller=arviz.labels.MapLabeller(var_name_map=labels),
+            labeller=arviz.labels.MapLabeller(var_name_map={**labels}),
             color=colors * max(1, -(-3 // len(colors))) * len(draws.data_vars),
             linestyle=list(_CHAIN_LINES),
             figure_kwargs=_page(venue, len(draws.data_vars)),

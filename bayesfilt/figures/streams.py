@@ -142,7 +142,7 @@ def calibration_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         ranks, leftover = grid.panels
         _draw_ranks(ranks, group, models, failed)
         _draw_autocorrelation(leftover, group, models, failed)
-        handles = [
+        handles: list[Artist] = [
             _handle(name, failed=bool(bad)) for name, bad in zip(models, failed, strict=True)
         ]
         handles.append(

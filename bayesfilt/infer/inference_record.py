@@ -71,7 +71,7 @@ class Findings(NamedTuple):
         fit = self.shrinking.get("ornstein_uhlenbeck") or next(iter(self.shrinking.values()))
         variance = fit.tree["posterior"]["stationary_variance"].transpose("chain", "draw", "layer")
         middle = np.median(variance.values.reshape(-1, num_layers), axis=0)
-        return np.asarray(decay_per_step(self.learning_rate, middle))
+        return np.asarray(decay_per_step(self.learning_rate, jnp.asarray(middle)))
 
 
 def inference_record(findings: Findings, attributes: dict[str, Any]) -> Record:
@@ -95,7 +95,7 @@ def foretold_group(findings: Findings) -> Group:
     """What was observed, and what the reported model expected one step before."""
     streams, name = findings.streams, reported_model(findings.comparison)
     valid = np.asarray(streams.valid)
-    foreseen = findings.fits[name].tree["predictions"]
+    foreseen = findings.fits[name].tree["predictions"].to_dataset()
     over = ("stream", "step")
     units = "weight" if streams.kind == "optimum" else "1/weight"
     layer = np.asarray(streams.layer)
@@ -210,7 +210,7 @@ def comparison_group(findings: Findings) -> Group:
         "layer": variable("layer", layers),
         "difference": variable(
             over, table("difference").astype(float), units="nats",
-            description=f"log predictive density minus the best one's ({findings.comparison.method})",
+            description=f"log predictive density less the best's ({findings.comparison.method})",
         ),
         "standard_error": variable(over, table("standard_error").astype(float), units="nats"),
         "log_predictive": variable(over, table("log_predictive").astype(float), units="nats"),

@@ -1,5 +1,6 @@
 """From what was recorded of a run to what a model is fitted to."""
 
+import hashlib
 import warnings
 from typing import NamedTuple
 
@@ -124,6 +125,14 @@ def _those_that_move(streams: Streams, num_steps: int) -> Bool[np.ndarray, " str
             f" {len(kept)} streams with {int(seen.sum())} valid steps there."
         )
     return kept
+
+
+def fingerprint(streams: Streams) -> str:
+    """SHA-256 of every number of the streams: whether two inferences are of the same data."""
+    content = hashlib.sha256()
+    for array in (streams.observed, streams.precision, streams.taken_at, streams.valid):
+        content.update(np.ascontiguousarray(array).tobytes())
+    return content.hexdigest()
 
 
 def _with_rows(recorded: RecordedStreams, kept: Bool[np.ndarray, " streams"]) -> RecordedStreams:
