@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from bayesfilt.commands.compare import Compare
 from bayesfilt.commands.console import note, say
@@ -82,7 +82,7 @@ def _parse(arguments: Sequence[str]) -> Command:
     """The options of the command that was named; tyro itself leaves on --help and on errors."""
     import tyro
 
-    commands = {
+    commands: dict[str, Any] = {
         name: Annotated[command, tyro.conf.PositionalRequiredArgs]
         if name in _WITHOUT_FLAGS
         else command
