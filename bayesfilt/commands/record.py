@@ -82,9 +82,10 @@ def _prepared(command: "Infer", asked: dict[str, Any]) -> tuple[Any, Any, Any]:
         label_noise=asked["label_noise"],
         num_steps=total,
     )
-    shapes = jax.eval_shape(task.init_params, jax.random.key(0))
-    weights_key = jax.random.fold_in(jax.random.key(command.seed), 1)
-    chosen = choose_weights(weights_key, shapes, per_layer=asked["weights_per_layer"])
+    key = jax.random.key(command.seed)
+    weights_key = jax.random.fold_in(key, 1)
+    params = task.init_params(key)  # only their shapes matter
+    chosen = choose_weights(weights_key, params, per_layer=asked["weights_per_layer"])
     return task, optimizer, chosen
 
 

@@ -23,6 +23,7 @@ from bayesfilt.infer.fit import Fit, fit, fit_of_tree, load_fit, save_fit  # iso
 from bayesfilt.infer.gates import Gate, Gates, Limits, gate_table, judge  # isort: skip
 from bayesfilt.infer.posterior_summary import posterior_rows  # isort: skip
 from bayesfilt.infer.posterior_tree import model_of, require_fit_tree, streams_of  # isort: skip
+from bayesfilt.infer.recorded_streams import RecordedStreams, recorded_streams  # isort: skip
 from bayesfilt.infer.variational import SviSettings  # isort: skip
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Model",
     "Predictions",
     "Priors",
+    "RecordedStreams",
     "Spread",
     "StreamWarning",
     "Streams",
@@ -58,6 +60,7 @@ __all__ = [
     "posterior_rows",
     "predictions",
     "priors_for",
+    "recorded_streams",
     "require_fit_tree",
     "save_fit",
     "step_log_densities",
