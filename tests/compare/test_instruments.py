@@ -215,7 +215,7 @@ def test_in_the_matched_world_the_optimum_is_the_one_of_the_step():
 
 def searched(loss, flat, i, radius):
     """Best move of weight i on ever finer grids, in NumPy; inf where it is at the edge."""
-    low, high = -radius, radius
+    low, high, best = -radius, radius, 0.0
     for _ in range(9):
         grid = np.linspace(low, high, 401)
         heights = loss(flat + grid[:, None] * np.eye(len(flat))[i])

@@ -1,6 +1,7 @@
 """Streams: recorded in the run, written, read again; and choices of weights."""
 
 import importlib.util
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -266,7 +267,9 @@ def test_what_is_read_is_what_was_written(recorded, tmp_path, monkeypatch, netcd
     path = write_record(streams_to_record(streams), tmp_path)
     assert path.suffix == (".nc" if netcdf else ".npz")
     again = streams_from_record(read_record(tmp_path), needs=("gradient", "optimum"))
-    for name, ours, theirs in zip(StreamRecord._fields, streams, again, strict=True):
+    for name in StreamRecord._fields:
+        ours: Any = getattr(streams, name)
+        theirs: Any = getattr(again, name)
         if isinstance(ours, np.ndarray):
             assert ours.dtype == theirs.dtype, name
             np.testing.assert_array_equal(ours, theirs, err_msg=name)
