@@ -122,7 +122,7 @@ def _velocity_filter(numbers: Numbers) -> VelocityFilter:
 
 
 def _next_scalar(drift: Drift, belief: Belief, look: Looks) -> Belief:
-    """Condition [KF-1, KF-2] and predict [KF-3, KF-4], for one mean and variance a stream."""
+    """Condition and predict, one mean and variance a stream [KF-1, KF-2, KF-3, KF-4]."""
     mean, variance = _conditioned(belief.mean, belief.variance, look)[:2]
     return Belief(
         mean=predicted_mean(mean, drift.shrink) + drift.offset,
@@ -134,7 +134,7 @@ def _conditioned(mean: Array, variance: Array, look: Looks) -> tuple[Array, Arra
     """Mean and variance after a look, and the share of the old mean that is left in the new."""
     after = conditioned_variance(variance, look.worth)
     left = 1 / (1 + variance * look.worth)
-    if look.exact is None:
+    if look.exact is None or look.place is None:
         return left * mean + after * look.pull, after, left
     after, left = jnp.where(look.exact, 0, after), jnp.where(look.exact, 0, left)
     return left * mean + after * look.pull + look.place, after, left

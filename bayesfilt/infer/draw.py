@@ -34,9 +34,8 @@ def draw_numbers(
     kind: str = "gradient",
 ) -> Numbers:
     """Every stream's numbers, drawn from the prior; `layer` as in `Streams`."""
-    seeded = numpyro.handlers.seed(sample_numbers, key)
-    with numpyro.handlers.block():
-        return seeded(model, priors, layer, num_layers, kind)
+    with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=key):
+        return sample_numbers(model, priors, layer, num_layers, kind)
 
 
 def draw_streams(key: PRNGKeyArray, model: Model, numbers: Numbers, design: Streams) -> Streams:
