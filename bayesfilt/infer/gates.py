@@ -170,8 +170,9 @@ def pareto_k(log_weights: np.ndarray) -> float:
 
     if not np.isfinite(log_weights).all():
         return math.nan
-    weights: Any = xarray.DataArray(log_weights, dims=["draw"])
-    return float(weights.azstats.psislw(dim="draw")[1])
+    # arviz takes log densities of what is left out: the log weights with the other sign.
+    left_out: Any = xarray.DataArray(-log_weights, dims=["draw"])
+    return float(left_out.azstats.psislw(dim="draw")[1])
 
 
 def _worst(values: "xarray.Dataset", *, largest: bool) -> tuple[float, str]:

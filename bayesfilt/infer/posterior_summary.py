@@ -28,6 +28,8 @@ def posterior_rows(fit: Fit, *, by_stream: bool = False) -> list[dict[str, Any]]
     names = [*parameter_names(fit.model, fit.tree.attrs["kind"]), "shrink"]
     wanted = [f"{name}_of_stream" for name in names] if by_stream else names
     posterior = posterior[[name for name in wanted if name in posterior]]
+    if not posterior:
+        return []
     layers = fit.tree["constant_data"].to_dataset()["layer"].values
     layer_names = fit.tree["log_likelihood"].to_dataset()["layer"].values
     measured = diagnostics(posterior) if fit.tree.attrs["method"] == "nuts" else {}

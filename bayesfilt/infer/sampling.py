@@ -114,10 +114,10 @@ def sample_nuts(
             count = min(STEPS_PER_BLOCK, (settings.num_warmup if warming else total) - made)
             state, found = program.advance(jnp.asarray(count), state, arguments)
             # Warm-up is waited for as well: else nothing here would notice Ctrl-C.
-            found = jax.device_get(jax.tree.map(lambda leaf: leaf[:, :count], found))  # noqa: B023
+            found = jax.device_get(found)
             made += count
             if not warming:
-                blocks.append(found)
+                blocks.append(jax.tree.map(lambda leaf: leaf[:, :count], found))  # noqa: B023
             if on_progress is not None:
                 on_progress(made, total)
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bayesfilt.infer import (
+    Fit,
     Limits,
     SviSettings,
     fit,
@@ -101,14 +102,20 @@ def test_an_approximation_is_marked_and_judged_by_its_weights():
 
 
 def test_streams_with_numbers_of_their_own_have_rows_of_their_own():
-    pooled = model_named("ornstein_uhlenbeck", noise="none", pooling="stream")
-    found = fit(
-        jax.random.key(3), pooled, small_streams(), num_chains=1, num_warmup=0, num_samples=2
+    tree = small_fit().tree.copy()
+    draws = np.random.default_rng(0).normal(size=(2, 70, 4)) + [0, 10, 20, 30]
+    dims = ("chain", "draw", "stream")
+    tree["posterior"] = tree["posterior"].to_dataset().assign(shrink_of_stream=(dims, draws))
+    rows = posterior_rows(
+        Fit(model=OU, tree=tree, gates=small_fit().gates, seconds=1.0), by_stream=True
     )
-    rows = posterior_rows(found, by_stream=True)
-    assert {row["parameter"] for row in rows} == {"drift_scale", "stationary_variance"}
-    assert [row["layer"] for row in rows[:4]] == ["first", "second", "second", "first"]
-    assert [row["stream"] for row in rows[:4]] == [0, 1, 2, 3]
+    found = [(row["parameter"], row["layer"], row["stream"], round(row["mean"])) for row in rows]
+    assert found == [
+        ("shrink", "first", 0, 0),
+        ("shrink", "second", 1, 10),
+        ("shrink", "second", 2, 20),
+        ("shrink", "first", 3, 30),
+    ]
     assert posterior_rows(small_fit(), by_stream=True) == []
 
 

@@ -91,6 +91,15 @@ def test_slow_chains_have_few_effective_draws():
     assert any(f.startswith("ESS, tails of drift[fc1] is") for f in gates.failures)
 
 
+def test_tails_that_come_in_spells_fail_though_the_bulk_is_well_mixed():
+    rng = np.random.default_rng(8)
+    spell = np.repeat(rng.choice([0.1, 5.0], size=(2, 10)), 100, axis=1)
+    draws = good_draws()
+    draws["drift"][..., 0] *= spell
+    gates = judge(tree_of(draws))
+    assert gates.ess_tail < 300 < 800 < gates.ess_bulk
+
+
 def test_divergences_are_counted_over_all_chains():
     gates = judge(tree_of(good_draws(), diverging=1_003))
     assert gates.divergences == 1_003
@@ -168,14 +177,14 @@ def test_weights_with_a_heavy_tail_fail():
     # Pareto with shape 1: its mean does not exist.
     heavy = np.random.default_rng(6).pareto(1.0, size=4_000) + 1
     gates = judge(guide_of(np.log(heavy)))
-    assert 0.8 < gates.pareto_k < 1.2
+    assert 0.8 < gates.pareto_k < 1.4
     assert gates.failures == (f"Pareto k is {gates.pareto_k:.4g}, wanted < 0.7",)
 
 
 def test_the_shape_of_a_tail_is_found():
     rng = np.random.default_rng(7)
     for shape in (0.4, 0.8):
-        weights = (rng.pareto(1 / shape, size=40_000) + 1) ** 1.0
+        weights = rng.pareto(1 / shape, size=40_000) + 1
         assert abs(pareto_k(np.log(weights)) - shape) < 0.1
 
 

@@ -3,6 +3,7 @@
 import json
 
 import arviz
+import jax
 import numpy as np
 import pytest
 import xarray
@@ -58,16 +59,20 @@ def test_the_streams_come_back_as_they_were_checked():
     assert (found.kind, found.layer_names) == (given.kind, given.layer_names)
 
 
+@jax.jit
+def of_one_draw(draw, streams):
+    numbers = numbers_of(OU, draw, streams)
+    return step_log_densities(OU, numbers, streams), *predictions(OU, numbers, streams)
+
+
 def one_by_one(tree, streams):
     """For every draw that the tree judged by step: its densities, and what it foresaw."""
     posterior = tree["posterior"].to_dataset()
     for chain in range(NUM_CHAINS):
         for draw in tree["log_likelihood"].to_dataset()["draw"].values:
             cell = posterior.isel(chain=chain).sel(draw=draw)
-            numbers = numbers_of(OU, {k: v.values for k, v in cell.data_vars.items()}, streams)
-            foreseen = predictions(OU, numbers, streams)
-            densities = np.asarray(step_log_densities(OU, numbers, streams))
-            yield densities, np.asarray(foreseen.mean), np.asarray(foreseen.variance)
+            sites = {name: site.values for name, site in cell.data_vars.items()}
+            yield jax.device_get(of_one_draw(sites, streams))
 
 
 def test_the_sequential_densities_are_those_of_the_draws_one_by_one():
