@@ -21,7 +21,7 @@ model's alike.
 
 import functools
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -253,7 +253,7 @@ def tree_for_arviz(fit: Fit, log_likelihood, layer: int):
     return xarray.DataTree.from_dict(groups)
 
 
-def _loo(tree):
+def _loo(tree) -> Any:
     """PSIS leave-one-out; high Pareto k are data here, and a single stream is no warning."""
     import arviz
 

@@ -183,7 +183,7 @@ def _posterior_mode(model: Model, streams: Streams, priors: Priors, num_iteratio
     arguments = (streams, priors)
 
     def loss(sites: dict[str, Array]) -> Array:
-        return potential_energy(density, arguments, {}, sites)
+        return jnp.asarray(potential_energy(density, arguments, {}, sites))
 
     optimizer = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)

@@ -21,7 +21,7 @@ def main() -> int:
     from bayesfilt.infer.models import MODELS
     from bayesfilt.infer.rivals import rivals_on_matched_data
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--truths", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1])
     parser.add_argument("--posterior", choices=("mode", "svi", "nuts"), default="mode")

@@ -105,6 +105,7 @@ def test_the_numbers_stand_beside_what_was_set_and_what_the_tie_makes():
     assert verdict.decay_set == pytest.approx(5e-3)
     assert "lr*wd was 0.005, outside the interval" in verdict.sentence
     # eta^2/(2 sigma^2) is -log(1 - shrink), a little more than the shrink.
+    assert verdict.tied_decay is not None
     np.testing.assert_allclose(verdict.tied_decay, -np.log1p(-np.array(verdict.shrink)), rtol=1e-3)
     assert verdict.relaxation_times == pytest.approx(STEPS * middle)
     assert verdict.negligible == pytest.approx(0.25 / STEPS)
