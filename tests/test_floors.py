@@ -67,6 +67,7 @@ ON_FIRST_USE = {
     "infer": {"xarray"},
     # ArviZ draws what it diagnoses (chains, posteriors): from its own trees, and by itself.
     "figures": {"arviz", "xarray"},
+    "infer": {"arviz_stats", "xarray"},  # arviz keeps its bands of uniformity in there
     "cli": {"tyro"},
     "commands": {"jax", "rich", "xarray"},
 }

@@ -1,6 +1,37 @@
 """Floor 7: which state-space model does training itself prefer?"""
 
+# Trust: is the inference right about its own uncertainty, and do the data say anything?
+from bayesfilt.infer.calibration import Calibration, CalibrationProblem, Chain, calibrate
+from bayesfilt.infer.calibration_report import (
+    CalibrationVerdict,
+    Coverage,
+    Uniformity,
+    calibration_lines,
+    calibration_tree,
+    coverage,
+    judge,
+    standard_scores,
+    uniformity,
+)
+from bayesfilt.infer.calibration_targets import (
+    Given,
+    calibration_design,
+    calibration_priors,
+    coverage_study,
+    model_problem,
+    numpyro_problem,
+)
 from bayesfilt.infer.draw import draw_numbers, draw_path, draw_streams
+from bayesfilt.infer.identifiability import (
+    Contraction,
+    Identifiability,
+    Profile,
+    Window,
+    contraction,
+    identifiability,
+    profile_likelihood,
+    relaxation_times,
+)
 from bayesfilt.infer.likelihood import (
     Predictions,
     log_likelihood,
@@ -32,6 +63,33 @@ __all__ = [
     "Gates",
     "Limits",
     "MODELS",
+    "Calibration",
+    "CalibrationProblem",
+    "CalibrationVerdict",
+    "Chain",
+    "Contraction",
+    "Coverage",
+    "Given",
+    "Identifiability",
+    "Profile",
+    "Uniformity",
+    "Window",
+    "calibrate",
+    "calibration_design",
+    "calibration_lines",
+    "calibration_priors",
+    "calibration_tree",
+    "contraction",
+    "coverage",
+    "coverage_study",
+    "identifiability",
+    "judge",
+    "model_problem",
+    "numpyro_problem",
+    "profile_likelihood",
+    "relaxation_times",
+    "standard_scores",
+    "uniformity",
     "Model",
     "Predictions",
     "Priors",
