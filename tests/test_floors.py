@@ -64,10 +64,9 @@ ON_FIRST_USE = {
     "records": {"h5netcdf", "xarray"},
     "simulate": {"distributed", "xarray"},
     "tasks": {"equinox", "sklearn"},
-    "infer": {"xarray"},
+    "infer": {"arviz_stats", "xarray"},  # arviz keeps its bands of uniformity in there
     # ArviZ draws what it diagnoses (chains, posteriors): from its own trees, and by itself.
     "figures": {"arviz", "xarray"},
-    "infer": {"arviz_stats", "xarray"},  # arviz keeps its bands of uniformity in there
     "cli": {"tyro"},
     "commands": {"jax", "rich", "xarray"},
 }

@@ -20,9 +20,11 @@ from bayesfilt.figures.sampling import chains_figure, posterior_figure
 from bayesfilt.figures.style import venue_style
 from bayesfilt.infer.comparison import compare_models
 from bayesfilt.infer.fit import Fit, fit, load_fit, save_fit
+from bayesfilt.infer.identifiability import Identifiability, identifiability
 from bayesfilt.infer.inference_record import Findings, inference_record, reported_model
 from bayesfilt.infer.predictive_checks import ReplicateCheck, calibration_checks, replicate_checks
 from bayesfilt.infer.predictive_scores import hidden_after
+from bayesfilt.infer.priors import priors_for
 from bayesfilt.infer.recorded_streams import (
     RecordedStreams,
     fingerprint,
@@ -347,8 +349,9 @@ def _findings(order: Order, recorded: RecordedStreams, fits: dict[str, Fit]) -> 
             random_walk=walk or "random_walk",
         )
     streams = recorded.streams
-    replicate_key = jax.random.fold_in(jax.random.key(order.seed), 2)
-    reported = whole[reported_model(comparison)]
+    replicate_key, prior_key = jax.random.split(jax.random.fold_in(jax.random.key(order.seed), 2))
+    reported = reported_model(comparison)
+    spoken_of = dict.fromkeys([reported, *filter(None, [shrinking])])
     return Findings(
         streams=recorded.streams,
         step=recorded.step,
@@ -358,7 +361,8 @@ def _findings(order: Order, recorded: RecordedStreams, fits: dict[str, Fit]) -> 
         comparison=comparison,
         verdicts=verdicts,
         calibration={name: calibration_checks(made, streams) for name, made in held.items()},
-        replicates=_replicates(replicate_key, reported, streams),
+        replicates=_replicates(replicate_key, whole[reported], streams),
+        learned={name: _learned(prior_key, whole[name], streams) for name in spoken_of},
         learning_rate=recorded.learning_rate,
         weight_decay=recorded.weight_decay,
     )
@@ -371,6 +375,13 @@ def _replicates(key: jax.Array, made: Fit, streams: Streams) -> tuple[ReplicateC
     if draws < _LEAST_REPLICATES:
         return ()
     return replicate_checks(key, made, streams, num_replicates=min(_REPLICATES, draws))
+
+
+def _learned(key: jax.Array, made: Fit, streams: Streams) -> Identifiability:
+    """What the streams say of a model's numbers, and what only the prior does."""
+    posterior = made.tree["posterior"].to_dataset()
+    draws = {str(name): posterior[name].values for name in posterior.data_vars}
+    return identifiability(key, made.model, streams, priors_for(streams), draws)
 
 
 def _draw_sampling(fits: Mapping[str, Fit], folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import numpy as np
 from bayesfilt.commands.console import number, say, show_table
 from bayesfilt.compare.layers import ALL
 from bayesfilt.infer.fit import Fit
+from bayesfilt.infer.identifiability import Identifiability
 from bayesfilt.infer.inference_record import Findings, reported_model
 from bayesfilt.infer.posterior_summary import posterior_rows
 from bayesfilt.infer.verdict import CANNOT_TELL, DOES_NOT_SHRINK, SHRINKS
@@ -82,6 +83,16 @@ def as_dict(findings: Findings) -> dict[str, Any]:
             name: [check._asdict() for check in checks]
             for name, checks in findings.calibration.items()
         },
+        "identifiability": {
+            name: {
+                "statements": list(learned.statements),
+                "contraction": [
+                    {"number": key[0], "layer": key[1], "value": value}
+                    for key, value in _by_number(learned).items()
+                ],
+            }
+            for name, learned in findings.learned.items()
+        },
         "replicates": [
             {**check._asdict(), "p_value": check.p_value} for check in findings.replicates
         ],
@@ -130,14 +141,21 @@ def _show_gates(findings: Findings) -> None:
 
 
 def _show_numbers(findings: Findings) -> None:
-    """The numbers of the reported model and of the shrinking one."""
-    names = [reported_model(findings.comparison)]
-    names += [
-        name for name in findings.fits if _shrinks(findings.fits[name]) and name not in names
-    ][:1]
-    columns = ("model:", "layer:", "number:", "median", "5 %", "95 %", "r-hat", "ESS")
+    """The numbers of the reported model and of the shrinking one, and what is weak of them."""
+    columns = (
+        "model:",
+        "layer:",
+        "number:",
+        "median",
+        "5 %",
+        "95 %",
+        "r-hat",
+        "ESS",
+        "con-\ntraction",
+    )
     rows = []
-    for name in names:
+    for name, learned in findings.learned.items():
+        contraction = _by_number(learned)
         for row in posterior_rows(findings.fits[name]):
             cells = (row["median"], row["low"], row["high"])
             rows.append(
@@ -148,13 +166,24 @@ def _show_numbers(findings: Findings) -> None:
                     *(number(value) for value in cells),
                     number(row["r_hat"], 4),
                     number(row["ess_bulk"], 3),
+                    number(contraction.get((row["parameter"], row["layer"])), 2),
                 ]
             )
-    show_table("Numbers (eta and sigma^2 in units of a weight, shrink per step)", columns, rows)
+    title = "Numbers (units of a weight; contraction 1: the streams settle it, 0: the prior does)"
+    show_table(title, columns, rows)
+    for name, learned in findings.learned.items():
+        for statement in learned.statements:
+            say(f"{name}: {statement}")
 
 
-def _shrinks(fit: Fit) -> bool:
-    return fit.model.transition == "ornstein_uhlenbeck"
+def _by_number(learned: Identifiability) -> dict[tuple[str, str], float]:
+    """Contraction by number and layer."""
+    names, values = learned.contraction
+    return {
+        (name, layer): float(values[place, column])
+        for place, name in enumerate(names)
+        for column, layer in enumerate(learned.layer_names)
+    }
 
 
 def _show_comparison(findings: Findings) -> None:

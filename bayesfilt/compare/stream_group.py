@@ -91,7 +91,7 @@ def _slopes(
     slopes, errors = [], []
     for place in range(len(streams.layer_names)):
         found = log_slope(drift[streams.layer == place], other[streams.layer == place])
-        enough = found.count >= _LEAST_POINTS
+        enough = found.num_points >= _LEAST_POINTS
         slopes.append(found.slope if enough else np.nan)
         errors.append(found.standard_error if enough else np.nan)
     return slopes, errors

@@ -266,9 +266,11 @@ def _difference_handles(looks: dict[str, np.ndarray]) -> list[Artist]:
 
     handles = []
     if not (looks["refuted"] | looks["failed"]).all():
-        handles.append(mark("within 2 standard errors of the best", "o", LIMIT_COLOR))
+        handles.append(mark("not refuted", "o", LIMIT_COLOR))
     if looks["refuted"].any():
-        handles.append(mark("refuted: worse by more than 2 standard errors", "o", "white"))
+        handles.append(
+            mark("refuted: worse than the best by more than 2 standard errors", "o", "white")
+        )
     if looks["failed"].any():
         handles.append(mark("sampling failed its gates: do not trust", "x", LIMIT_COLOR))
     handles.append(Patch(alpha=0, label="(share of the stack), → reported"))

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from bayesfilt.compare.layers import ALL
 from bayesfilt.infer.comparison import Comparison
 from bayesfilt.infer.fit import Fit
+from bayesfilt.infer.identifiability import Identifiability
 from bayesfilt.infer.likelihood import predictions
 from bayesfilt.infer.models import numbers_of
 from bayesfilt.infer.predictive_checks import CalibrationCheck, ReplicateCheck, autocorrelation
@@ -51,6 +52,7 @@ class Findings(NamedTuple):
     verdicts: tuple[TransitionVerdict, ...]
     calibration: Mapping[str, tuple[CalibrationCheck, ...]]  # of the fits that are scored
     replicates: tuple[ReplicateCheck, ...]  # of the reported model
+    learned: Mapping[str, Identifiability]  # of the reported model and the shrinking one
     learning_rate: float | None
     weight_decay: float | None
 
