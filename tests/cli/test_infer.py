@@ -12,40 +12,12 @@ from bayesfilt.commands import inference
 from bayesfilt.compare.streams import StreamRecord, streams_to_record
 from bayesfilt.infer.fit import load_fit
 from bayesfilt.records import Record, read_record, variable, write_record
+from tests.compare.recordings import streams
 
 MODELS = ("random_walk", "ornstein_uhlenbeck")
 SHORT = ("--warmup", 15, "--samples", 25)
 TASK = ("--task", "bowl", "--num-steps", 24, "--warm-up-steps", 4, "--weights-per-layer", 4)
 FITS = {f"{name}{part}.nc" for name in MODELS for part in ("", "-first")}
-
-
-def streams(num_steps=12, num_weights=3, **changes) -> StreamRecord:
-    """Wandering optima and gradients of two layers, all valid."""
-    rng = np.random.default_rng(0)
-    shape = (num_steps, num_weights)
-    optimum = rng.standard_normal(shape).cumsum(axis=0)
-    fields = {
-        "step": np.arange(num_steps),
-        "weight": np.zeros(shape),
-        "gradient": rng.standard_normal(shape),
-        "curvature": np.ones(shape),
-        "ggn": None,
-        "noise_variance": None,
-        "optimum": optimum,
-        "optimum_curvature": None,
-        "optimum_valid": np.isfinite(optimum),
-        "posterior_variance": None,
-        "gradient_norm": None,
-        "loss": None,
-        "layer": np.arange(num_weights) % 2,
-        "layer_names": ("dense_0", "dense_1"),
-        "index": 10 * np.arange(num_weights),
-        "batch_size": 16,
-        "diverged_at": -1,
-        "settings": {"learning_rate": 1e-3, "weight_decay": 0.1},
-        "clipped": False,
-    }
-    return StreamRecord(**{**fields, **changes})
 
 
 @pytest.fixture
