@@ -10,12 +10,13 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Annotated, Any, Protocol
 
 from bayesfilt.commands.compare import Compare
 from bayesfilt.commands.console import note, say
 from bayesfilt.commands.demo import Demo
 from bayesfilt.commands.doctor import Doctor
+from bayesfilt.commands.infer import Infer
 from bayesfilt.commands.map import Map
 from bayesfilt.commands.sweep import Sweep
 
@@ -39,8 +40,11 @@ COMMANDS: dict[str, type[Command]] = {
     "compare": Compare,
     "map": Map,
     "sweep": Sweep,
+    "infer": Infer,
     "doctor": Doctor,
 }
+
+_WITHOUT_FLAGS = {"infer"}  # what they need is given without a flag: `bayesfilt infer FOLDER`
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,8 +82,14 @@ def _parse(arguments: Sequence[str]) -> Command:
     """The options of the command that was named; tyro itself leaves on --help and on errors."""
     import tyro
 
+    commands: dict[str, Any] = {
+        name: Annotated[command, tyro.conf.PositionalRequiredArgs]
+        if name in _WITHOUT_FLAGS
+        else command
+        for name, command in COMMANDS.items()
+    }
     return tyro.extras.subcommand_cli_from_dict(
-        COMMANDS,
+        commands,
         prog="bayesfilt",
         description="Are Adam and AdamW Bayesian filters? Train with both and compare.",
         args=arguments,

@@ -50,6 +50,8 @@ AT_ONCE = {
     "compare": ARRAYS | {"numpy", "optax"},
     "infer": ARRAYS | {"numpy", "optax", "numpyro", "arviz"},
     "figures": {"numpy", "matplotlib"},
+    "commands/inference": {"jax"},
+    "commands/inference_tables": {"numpy"},
     "commands/summary": {"numpy"},
     "commands/sweep_analysis": {"numpy"},
     "commands/sweep_tables": {"numpy"},
@@ -63,6 +65,8 @@ ON_FIRST_USE = {
     "simulate": {"distributed", "xarray"},
     "tasks": {"equinox", "sklearn"},
     "infer": {"arviz_stats", "xarray"},  # arviz keeps its bands of uniformity in there
+    # ArviZ draws what it diagnoses (chains, posteriors): from its own trees, and by itself.
+    "figures": {"arviz", "xarray"},
     "cli": {"tyro"},
     "commands": {"jax", "rich", "xarray"},
 }

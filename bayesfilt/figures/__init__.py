@@ -24,8 +24,11 @@ from bayesfilt.figures.curves import (
 from bayesfilt.figures.decay import decay_figure
 from bayesfilt.figures.gains import gains_figure, regimes_figure
 from bayesfilt.figures.heatmaps import heatmap_figure
+from bayesfilt.figures.inference import comparison_figure, shrink_figure
+from bayesfilt.figures.instruments import belief_figure, instruments_figure
 from bayesfilt.figures.layout import VenueFigure
 from bayesfilt.figures.save import save_figure
+from bayesfilt.figures.streams import calibration_figure, streams_figure
 from bayesfilt.figures.style import VENUES, optimizer_style, rc_params, venue_named
 from bayesfilt.figures.training import training_figure
 from bayesfilt.figures.validity import validity_figure
@@ -38,12 +41,16 @@ __all__ = [
     "VenueFigure",
     "agreement_figure",
     "anytime_figure",
+    "belief_figure",
     "budgets_figure",
+    "calibration_figure",
+    "comparison_figure",
     "crossover_figure",
     "decay_figure",
     "draw_all",
     "gains_figure",
     "heatmap_figure",
+    "instruments_figure",
     "learning_curves_figure",
     "matched_loss_figure",
     "optimizer_style",
@@ -51,6 +58,8 @@ __all__ = [
     "regimes_figure",
     "save_figure",
     "shares_figure",
+    "shrink_figure",
+    "streams_figure",
     "training_figure",
     "validity_figure",
 ]
@@ -77,6 +86,12 @@ FIGURES = {
     "curves": Drawing(draw=learning_curves_figure, group="curves"),
     "matched": Drawing(draw=matched_loss_figure, group="matched"),
     "budgets": Drawing(draw=budgets_figure, group="budgets"),
+    "streams": Drawing(draw=streams_figure, group="foretold"),
+    "shrink": Drawing(draw=shrink_figure, group="shrink"),
+    "comparison": Drawing(draw=comparison_figure, group="comparison"),
+    "calibration": Drawing(draw=calibration_figure, group="calibration"),
+    "instruments": Drawing(draw=instruments_figure, group="instruments"),
+    "belief": Drawing(draw=belief_figure, group="instruments"),
 }
 
 

@@ -91,6 +91,15 @@ CONVENTION_STYLES = {
     "paper": LineStyle(color="#8f8f8f", marker="", dashes=(1.2, 1.2)),
     "filter": LineStyle(color="#8f8f8f", marker="", dashes=(4, 1)),
 }
+# Transitions of the optimum, as `bayesfilt infer` compares them.
+MODEL_STYLES = {
+    "static": LineStyle(color="#2b2b2b", marker="o", dashes=()),
+    "ornstein_uhlenbeck": LineStyle(color="#6a1b86", marker="s", dashes=(6, 1.2)),
+    "random_walk": LineStyle(color="#00707c", marker="^", dashes=(3.5, 1.2)),
+    "nonzero_mean": LineStyle(color="#cf5f2a", marker="D", dashes=(5, 1.2, 1.2, 1.2)),
+    "l2": LineStyle(color="#4db48c", marker="v", dashes=(1.6, 0.9)),
+    "velocity": LineStyle(color="#a6b8ea", marker="P", dashes=(7, 1.5, 2, 1.5)),
+}
 THEORY_COLOR = "#000000"
 LIMIT_COLOR = "#555555"
 NOISE_COLOR = "#c4c4c4"
@@ -118,6 +127,15 @@ def optimizer_style(name: str) -> LineStyle:
         marker=_SPARE_MARKERS[marker % len(_SPARE_MARKERS)],
         dashes=_SPARE_DASHES[dashes % len(_SPARE_DASHES)],
     )
+
+
+def model_style(name: str) -> LineStyle:
+    """Style of a state-space model: that of its transition, which its name begins with.
+
+    A name without a known transition gets one as an unknown optimizer does.
+    """
+    transition = name.split(",")[0].split(":")[0].strip()
+    return MODEL_STYLES.get(transition) or optimizer_style(name)
 
 
 def known_optimizers() -> tuple[str, ...]:

@@ -56,6 +56,7 @@ from bayesfilt.infer.predictive_scores import (
     sequential_log_predictive,
 )
 from bayesfilt.infer.priors import Priors, Spread, priors_for
+from bayesfilt.infer.recorded_streams import RecordedStreams, recorded_streams
 from bayesfilt.infer.state_space import MODELS, Model, model_named, parameter_names
 from bayesfilt.infer.streams import (
     Streams,
@@ -86,6 +87,7 @@ __all__ = [
     "Predictions",
     "Priors",
     "Profile",
+    "RecordedStreams",
     "Rival",
     "Spread",
     "StreamWarning",
@@ -132,6 +134,7 @@ __all__ = [
     "predictions",
     "priors_for",
     "profile_likelihood",
+    "recorded_streams",
     "relaxation_times",
     "replicate_checks",
     "require_fit_tree",

@@ -8,7 +8,7 @@ from bayesfilt.figures import FIGURES, VENUES
 from bayesfilt.figures.layout import columns_that_fit, spread, wrap
 from bayesfilt.figures.panels import power_of_ten, set_scale
 from bayesfilt.figures.style import venue_style
-from tests.figures import grids, synthetic
+from tests.figures import grids, inferences, synthetic
 from tests.figures.looking import drawn_texts, legend_over_data, outside, overlapping
 
 GROUPS = {
@@ -22,8 +22,13 @@ GROUPS = {
     "curves": grids.curves_group(),
     "matched": grids.matched_group(),
     "budgets": grids.budgets_group(),
+    "foretold": inferences.foretold_group(),
+    "shrink": inferences.shrink_group(),
+    "comparison": inferences.comparison_group(),
+    "calibration": inferences.calibration_group(),
+    "instruments": inferences.instruments_group(),
 }
-ODD_CASES = synthetic.odd_cases()
+ODD_CASES = {**synthetic.odd_cases(), **inferences.odd_cases()}
 PAGES = [(name, venue) for name in FIGURES for venue in ("icml", "neurips")]
 PAGES += [("training", venue) for venue in ("tmlr", "jmlr", "icml_wide", "talk")]
 PAGES += [
