@@ -166,7 +166,7 @@ def _after_look(
         high=high,
         curvature=curvature,
         first_curvature=jnp.where(first, curvature, state.first_curvature),
-        found=found & ~lost,
+        found=found,
         stopped=found | lost | ~jnp.isfinite(slope),
         evaluations=state.evaluations + 1,
     )
