@@ -6,27 +6,23 @@ memory 1/(lr wd) would make whatever ails a short window look like a law of the 
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from bayesfilt.compare import (
-    ChosenWeights,
-    choose_weights,
-    chosen_weight,
-    coordinate_optimum,
-    summed_gradient,
-    whole_data,
-)
+from bayesfilt.compare.chosen_weights import ChosenWeights, chosen_weights
+from bayesfilt.compare.coordinate_optimum import coordinate_optimum
+from bayesfilt.compare.instruments import chosen_weight, summed_gradient, whole_data
 from bayesfilt.infer import Streams
 from bayesfilt.optimizers.zoo import Setting, named_optimizer
-from bayesfilt.simulate.program import advance, start
-from bayesfilt.simulate.trajectory import training
+from bayesfilt.custom_types import Params
+from bayesfilt.simulate import StepView
+from bayesfilt.simulate.program import NEVER, Carry, blank_if, start
+from bayesfilt.simulate.trajectory import training, training_step
 from bayesfilt.tasks import Task, make_task
 from experiments.grids import Problem
 
@@ -85,20 +81,21 @@ def record_runs(
         label_noise=problem.label_noise,
         dtype="float32",
     )
-    shapes = jax.eval_shape(task.init_params, jax.random.key(0))
-    chosen = choose_weights(jax.random.key(0), shapes, per_layer=per_layer)
-    cells = np.array([(r, d, s) for r in rates for d in decays for s in seeds])
-    found = _in_parallel(chosen, dict(windows), task, cells)
-    layers = len(chosen.layer_names)
+    chosen = _choose(jax.eval_shape(task.init_params, jax.random.key(0)), per_layer)
+    cells = np.array([(rate, decay, seed) for rate in rates for decay in decays for seed in seeds])
+    found = _in_parallel(chosen, _gaps(windows), task, cells)
     shape = (len(rates), len(decays), len(seeds))
+    ends = np.cumsum([window.count for window in windows.values()])
 
-    def by_layer(values: np.ndarray) -> np.ndarray:
-        """(runs, records, weights), the weights layer by layer."""
-        split = values.reshape(*shape, values.shape[1], layers, per_layer)
+    def of_window(values: np.ndarray, end: int, count: int) -> np.ndarray:
+        """(runs, records, weights) of one window, the weights layer by layer and records last."""
+        records = values[:, end - count : end]
+        split = records.reshape(*shape, count, -1, per_layer)
         return np.moveaxis(split, 3, -1).astype(np.float64)
 
     return chosen.layer_names, {
-        name: Recorded(*(by_layer(each) for each in found[name])) for name in windows
+        name: Recorded(*(of_window(each, int(end), window.count) for each in found))
+        for (name, window), end in zip(windows.items(), ends, strict=True)
     }
 
 
@@ -128,50 +125,74 @@ def streams_of(recorded: Recorded, kind: str) -> Streams:
 
 
 def _in_parallel(
-    chosen: ChosenWeights, windows: dict[str, Window], task: Task, cells: np.ndarray
-) -> dict[str, list[np.ndarray]]:
+    chosen: ChosenWeights, gaps: np.ndarray, task: Task, cells: np.ndarray
+) -> Recorded:
     """All runs, dealt out to the devices; on each one after the other, as the cache likes it."""
     count = len(cells)
     devices = min(jax.local_device_count(), count)
-    padded = np.concatenate([cells, cells[: -count % devices]])
+    dealt = cells[np.arange(-(-count // devices) * devices) % count]
     mesh = Mesh(np.asarray(jax.local_devices()[:devices]), ("runs",))
     runs, shared = PartitionSpec("runs"), PartitionSpec()
 
-    def some(rates, decays, seeds, task):
-        return jax.lax.map(
-            lambda cell: _run(chosen, windows, task, *cell), (rates, decays, seeds)
-        )
+    def some(cells, gaps, task):
+        return jax.lax.map(lambda cell: _run(chosen, gaps, task, *cell), cells)
 
     program = jax.jit(
         jax.shard_map(
-            some, mesh=mesh, in_specs=(runs, runs, runs, shared), out_specs=runs, check_vma=False
+            some, mesh=mesh, in_specs=(runs, shared, shared), out_specs=runs, check_vma=False
         )
     )
-    rates, decays = (jnp.asarray(padded[:, column], jnp.float32) for column in (0, 1))
-    found = program(rates, decays, jnp.asarray(padded[:, 2], jnp.uint32), task)
+    rate, decay, seed = dealt.T
+    arguments = jnp.float32(rate), jnp.float32(decay), jnp.uint32(seed)
+    found = program(arguments, jnp.asarray(gaps), task)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], found)
 
 
-def _run(chosen: ChosenWeights, windows: dict[str, Window], task: Task, rate, decay, seed):
-    """One run through all windows: per window the four numbers of `Recorded`, (records, weights)."""
+def _run(chosen: ChosenWeights, gaps: Int[Array, " records"], task: Task, rate, decay, seed):
+    """One run: the numbers of `Recorded`, (records, weights); `gaps` steps before each record."""
     setting = Setting(
         learning_rate=rate, weight_decay=decay, batch_size=task.batch_size, num_steps=1
     )
     optimizer = named_optimizer("adamw", setting).optimizer
-    probes = {
-        "optimum": coordinate_optimum(chosen, whole_data),
-        "gradient": summed_gradient(chosen),
-        "weight": chosen_weight(chosen),
-    }
-    carry = start(training(optimizer, {}), jax.random.key(seed), task, None)
-    found, done = {}, 0
-    for name, window in windows.items():
-        wait = window.begin - done
-        if wait:
-            carry, _ = advance(training(optimizer, {}, wait), task, carry, wait)
-        watched = training(optimizer, probes, window.spacing)
-        carry, (_, records) = advance(watched, task, carry, window.end - window.begin)
-        optimum = records["optimum"]
-        found[name] = (optimum.optimum, records["gradient"], optimum.curvature, records["weight"])
-        done = window.end
-    return found
+    find_optimum = coordinate_optimum(chosen, whole_data)
+    find_gradient, find_weight = summed_gradient(chosen), chosen_weight(chosen)
+
+    def step(carry: Carry) -> tuple[Carry, StepView]:
+        return training_step(optimizer, task, carry)
+
+    def record(carry: Carry, gap: Int[Array, ""]):
+        carry = jax.lax.fori_loop(0, gap, lambda _, each: step(each)[0], carry)
+        after, view = step(carry)
+        found = find_optimum(task, view)
+        shown = Recorded(
+            optimum=found.optimum,
+            gradient=find_gradient(task, view),
+            curvature=found.curvature,
+            weight=find_weight(task, view),
+        )
+        return after, blank_if(after.diverged_at != NEVER, shown)
+
+    begun = start(training(optimizer, {}), jax.random.key(seed), task, None)
+    return jax.lax.scan(record, begun, gaps)[1]
+
+
+def _gaps(windows: Mapping[str, Window]) -> np.ndarray:
+    """Steps that are taken unseen before each record."""
+    gaps, done = [], 0
+    for window in windows.values():
+        first = [window.begin - done]
+        gaps += first + [window.spacing - 1] * (window.count - 1)
+        done = window.end - window.spacing + 1
+    return np.array(gaps, np.int32)
+
+
+def _choose(shapes: Params, per_layer: int) -> ChosenWeights:
+    """So many weights of every matrix: biases are few, and a leaf of their own to compile."""
+    starts = np.cumsum([0, *(leaf.size for leaf in jax.tree.leaves(shapes))])
+    keys = jax.random.split(jax.random.key(0), len(starts))
+    index = [
+        begin + np.asarray(jax.random.permutation(key, leaf.size))[:per_layer]
+        for key, begin, leaf in zip(keys, starts, jax.tree.leaves(shapes), strict=False)
+        if leaf.ndim > 1
+    ]
+    return chosen_weights(shapes, np.concatenate(index))
