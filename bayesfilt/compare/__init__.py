@@ -7,6 +7,8 @@ from bayesfilt.compare.agreement import (
     update_agreement,
 )
 from bayesfilt.compare.attribution import PARTS, gap_shares, shares
+from bayesfilt.compare.chosen_weights import ChosenWeights, choose_weights, chosen_weights
+from bayesfilt.compare.coordinate_optimum import CoordinateOptimum, coordinate_optimum
 from bayesfilt.compare.decay_kept import (
     HONEST_DECAY,
     DecayKept,
@@ -50,6 +52,18 @@ from bayesfilt.compare.grid_record import (
     heatmap_group,
     matched_group,
 )
+from bayesfilt.compare.instruments import (
+    chosen_posterior_variance,
+    chosen_weight,
+    fixed_examples,
+    ggn_diagonal,
+    gradient_norm,
+    hessian_diagonal,
+    noise_over_examples,
+    noise_over_minibatches,
+    summed_gradient,
+    whole_data,
+)
 from bayesfilt.compare.layers import Layers, layers_of
 from bayesfilt.compare.noise_floor import (
     NoiseFloor,
@@ -58,6 +72,7 @@ from bayesfilt.compare.noise_floor import (
     measure_noise_floor,
     perturbed,
 )
+from bayesfilt.compare.record_streams import record_streams, stream_probes
 from bayesfilt.compare.separability import (
     DecaySlope,
     Separability,
@@ -66,10 +81,37 @@ from bayesfilt.compare.separability import (
     separability,
 )
 from bayesfilt.compare.side_by_side import SideBySideView, training_side_by_side
+from bayesfilt.compare.streams import (
+    StreamRecord,
+    streams_from_record,
+    streams_from_trajectory,
+    streams_to_record,
+)
 from bayesfilt.compare.study import run_study
 from bayesfilt.compare.validity import ValidityMap, validity_map
 
 __all__ = [
+    "ChosenWeights",
+    "choose_weights",
+    "chosen_weights",
+    "CoordinateOptimum",
+    "coordinate_optimum",
+    "chosen_posterior_variance",
+    "chosen_weight",
+    "fixed_examples",
+    "ggn_diagonal",
+    "gradient_norm",
+    "hessian_diagonal",
+    "noise_over_examples",
+    "noise_over_minibatches",
+    "summed_gradient",
+    "whole_data",
+    "record_streams",
+    "stream_probes",
+    "StreamRecord",
+    "streams_from_record",
+    "streams_from_trajectory",
+    "streams_to_record",
     "HONEST_DECAY",
     "LOG10_GAIN_EDGES",
     "PARTS",
