@@ -2,7 +2,7 @@
 
 The likelihood is `bayesfilt.infer`'s. A layer's streams share the decay per step, and how loud
 their noise is; each stream has a deviation of its own, at its best, and a resting place of its own,
-integrated out: places that are estimated bias a shrink upward by some 4 over the length of the
+integrated out: places that are estimated bias a decay upward by some 4 over the length of the
 window, however many streams share it. Neither needs a search: the log likelihood is quadratic
 in the place, and all variances of a stream scale together.
 
@@ -17,13 +17,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from bayesfilt.infer import Model, Streams, log_likelihood
+from bayesfilt.infer import Model, Streams, draw_streams, log_likelihood, predictions
 
 _DROP = 1.353  # half of chi-square's 90 % quantile, one degree of freedom
-_FEWEST_STEPS = 20  # a stream with fewer valid steps is left out
+FEWEST_STREAMS = 4  # a layer with fewer that can be used has no fit
 
 
 class Fitted(NamedTuple):
@@ -33,100 +32,154 @@ class Fitted(NamedTuple):
     low: Float[Array, "*many"]  # where the log likelihood is 1.35 below its highest,
     high: Float[Array, "*many"]  # as if streams were independent
     deviation: Float[Array, "*many"]  # sigma of the median stream; units of a weight
-    noise: Float[Array, "*many"]  # of the median stream: noise ratio, or measurement variance
-    streams: Float[Array, "*many"]  # how many had enough valid steps
+    noise: Float[Array, "*many"]  # variance of a look at the optimum over that of the optimum
+    autocorrelation: Float[Array, "*many"]  # of the innovations, one step apart; 0: as modelled
+    streams: Float[Array, "*many"]  # how many could be used
 
 
 class Profile(NamedTuple):
-    """A stream at its likeliest scale, its place integrated out."""
+    """A stream at its likeliest scale and place."""
 
-    log_likelihood: Float[Array, " streams"]  # in nats, but for a constant of the stream
+    log_likelihood: Float[Array, " streams"]  # nats, place integrated out, but for a constant
     scale: Float[Array, " streams"]  # stationary variance; units of a weight squared
+    place: Float[Array, " streams"]  # where the optimum rests; 0 for a model that shrinks to it
 
 
 @dataclasses.dataclass(frozen=True)
 class Lookup:
-    """Where the best decay and the best noise are looked for."""
+    """Where the best decay, and the best noise, are looked for."""
 
     lowest: float  # decay of one step of the streams
-    highest: float
-    count: int = 40
-    # Variance of one look at the optimum over the variance of the optimum.
-    noises: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+    highest: float = 3.0
+    count: int = 32
+    noises: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+@partial(jax.jit, static_argnames=("model", "lookup"))
+def fit_layers(model: Model, lookup: Lookup, streams: Streams) -> Fitted:
+    """Fit many layers, each on its own: `fit_layer` over the streams' leading axis."""
+    return jax.lax.map(partial(fit_layer, model, lookup), streams)
 
 
 def fit_layer(model: Model, lookup: Lookup, streams: Streams) -> Fitted:
-    """Find the decay that all of the streams share; pure, so that layers and runs can be mapped.
+    """Find the decay that all streams share.
 
     Args:
         model: "ornstein_uhlenbeck" or "nonzero_mean"; not of Student's t.
-        lookup: where to look.
-        streams: of one layer; float64.
+        lookup: where to look. A noise is the variance of one look at the optimum, at the stream's
+            mean curvature, over the variance of the optimum.
+        streams: of one layer; float64. One without a valid step is left out.
     """
-    enough = jnp.sum(streams.valid, axis=1) >= _FEWEST_STEPS
+    used = jnp.any(streams.valid, axis=1)
     decays = jnp.geomspace(lookup.lowest, lookup.highest, lookup.count)
     noises = jnp.asarray(lookup.noises if model.noise == "free" else (0.0,))
     at = partial(best_scale, model, streams)
     profile = jax.lax.map(lambda decay: jax.vmap(partial(at, decay))(noises), decays)
-    total = jnp.sum(jnp.where(enough, profile.log_likelihood, 0), axis=-1)
+    total = jnp.sum(jnp.where(used, profile.log_likelihood, 0), axis=-1)
     row, column = jnp.unravel_index(jnp.argmax(total), total.shape)
-    known = jnp.any(enough)
-    found = [jnp.where(known, jnp.exp(each), jnp.nan) for each in _peak(decays, total.max(axis=1))]
-
-    def median(values):
-        return jnp.nanmedian(jnp.where(enough, values, jnp.nan))
-
-    scale = profile.scale[row, column]
-    return Fitted(
-        *found,
-        deviation=median(jnp.sqrt(scale)),
-        noise=median(_noise_number(streams, noises[column] * scale)),
-        streams=jnp.sum(enough),
+    scale, place = profile.scale[row, column], profile.place[row, column]
+    numbers = numbers_at(model, streams, decays[row], noises[column], scale, place)
+    found = jnp.stack(
+        [
+            *jnp.exp(jnp.stack(_peak(decays, total.max(axis=1)))),
+            jnp.nanmedian(jnp.where(used, jnp.sqrt(scale), jnp.nan)),
+            noises[column],
+            _autocorrelation(model, numbers, streams),
+        ]
     )
+    known = jnp.sum(used) >= FEWEST_STREAMS
+    return Fitted(*jnp.where(known, found, jnp.nan), streams=jnp.sum(used) * 1.0)
 
 
 def best_scale(model: Model, streams: Streams, decay, noise) -> Profile:
-    """Each stream at its likeliest scale, under a decay per step and a noise [INF-?]."""
+    """Each stream at its likeliest scale and place, under a decay per step and a noise."""
     count = jnp.sum(streams.valid, axis=1)
     ones = jnp.ones(streams.observed.shape[0], streams.observed.dtype)
 
-    def at(scale: float, place: float) -> Array:
-        numbers = {
-            "stationary_variance": scale * ones,
-            "drift_scale": jnp.sqrt(2 * decay * scale) * ones,
-        }
-        if model.noise == "free":
-            name = "noise_ratio" if streams.kind == "gradient" else "measurement_variance"
-            numbers[name] = _noise_number(streams, noise * scale * ones)
-        if model.transition == "nonzero_mean":
-            numbers["towards"] = place * ones
+    def at(scale: Array, place: Array) -> Array:
+        numbers = numbers_at(model, streams, decay, noise, scale * ones, place * ones)
         return log_likelihood(model, numbers, streams)
 
     # log likelihood = constant - count/2 log(scale) - square/(2 scale)
-    here = at(1.0, 0.0)
-    square = (here - at(4.0, 0.0) - count * math.log(2.0)) * -8 / 3
+    shrinks_to_zero = model.transition != "nonzero_mean"
+    places = jnp.array([0.0, 0.0] if shrinks_to_zero else [0.0, 0.0, 1.0, -1.0])
+    scales = jnp.ones_like(places).at[1].set(4.0)
+    here, wide, *others = jax.vmap(at)(scales, places)
+    square = (here - wide - count * math.log(2.0)) * -8 / 3
     constant = here + square / 2
-    freedom, information = count, ones
-    if model.transition == "nonzero_mean":
-        up, down = at(1.0, 1.0), at(1.0, -1.0)
+    place, information, freedom = 0 * ones, ones, count
+    if not shrinks_to_zero:
+        # square = its lowest + information (place - best place)^2; a flat prior of the place
+        up, down = others
         information = 2 * here - up - down
-        square = square - (0.5 * (up - down)) ** 2 / information
+        place = 0.5 * (up - down) / information
+        square = square - information * place**2
         freedom = count - 1
     scale = square / freedom
     terms = constant - 0.5 * freedom * (jnp.log(scale) + 1) - 0.5 * jnp.log(information)
-    return Profile(log_likelihood=terms, scale=scale)
+    return Profile(log_likelihood=terms, scale=scale, place=place)
 
 
-def _noise_number(streams: Streams, variance: Array) -> Array:
-    """The model's noise number for which a look at the optimum has this variance."""
-    if streams.kind == "optimum":
-        return variance
-    seen = jnp.maximum(jnp.sum(streams.valid, axis=1), 1)
-    return variance * jnp.sum(jnp.where(streams.valid, streams.precision, 0), axis=1) / seen
+def numbers_at(
+    model: Model, streams: Streams, decay, noise, scale: Array, place: Array
+) -> dict[str, Array]:
+    """The model's numbers, one for each stream, from those that are looked up.
+
+    Args:
+        model: as in `fit_layer`.
+        streams: whose mean curvature turns a look's variance into a ratio of gradient noise.
+        decay: of one step of the streams.
+        noise: variance of a look at the optimum over `scale`.
+        scale: stationary variance.
+        place: where the optimum rests.
+    """
+    numbers = {
+        "stationary_variance": scale,
+        "drift_scale": jnp.sqrt(2 * decay * scale),
+    }
+    if model.transition == "nonzero_mean":
+        numbers["towards"] = place
+    if model.noise == "free" and streams.kind == "optimum":
+        numbers["measurement_variance"] = noise * scale
+    elif model.noise == "free":
+        seen = jnp.maximum(jnp.sum(streams.valid, axis=1), 1)
+        curvature = jnp.sum(jnp.where(streams.valid, streams.precision, 0), axis=1) / seen
+        # Of a stream that is not used any positive number will do.
+        numbers["noise_ratio"] = jnp.where(curvature > 0, noise * scale * curvature, 1.0)
+    return numbers
+
+
+def draw_layers(
+    key: PRNGKeyArray,
+    model: Model,
+    decay: Float[Array, " many"],
+    noise: Float[Array, " many"],
+    deviation: Float[Array, " many"],
+    streams: Streams,
+) -> Streams:
+    """Layers drawn from the model with known numbers, seen where and as sharply as `streams`."""
+
+    def one(key, decay, noise, deviation, streams: Streams) -> Streams:
+        seen = jnp.maximum(jnp.sum(streams.valid, axis=1), 1)
+        where = streams.observed if streams.kind == "optimum" else streams.taken_at
+        place = jnp.sum(jnp.where(streams.valid, where, 0), axis=1) / seen
+        scale = jnp.full_like(place, 1.0) * deviation**2
+        numbers = numbers_at(model, streams, decay, noise, scale, place)
+        return draw_streams(key, model, numbers, streams)
+
+    return jax.vmap(one)(jax.random.split(key, len(decay)), decay, noise, deviation, streams)
+
+
+def _autocorrelation(model: Model, numbers: dict[str, Array], streams: Streams) -> Array:
+    """Lag-1 autocorrelation of the innovations, over all streams: 0 if the model is right."""
+    expected = predictions(model, numbers, streams)
+    surprise = (streams.observed - expected.mean) / jnp.sqrt(expected.variance)
+    surprise = jnp.where(streams.valid, surprise, 0)
+    return jnp.sum(surprise[:, 1:] * surprise[:, :-1]) / jnp.sum(surprise**2)
 
 
 def _peak(decays: Array, heights: Array) -> tuple[Array, Array, Array]:
-    """Best decay, and where heights are `_DROP` lower around it, by a parabola in its logarithm."""
+    """Logarithm of the best decay, by a parabola, and of where that is `_DROP` lower."""
     logs = jnp.log(decays)
     top = jnp.argmax(heights)
     inside = (top > 0) & (top < len(decays) - 1)

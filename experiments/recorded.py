@@ -5,6 +5,7 @@ memory 1/(lr wd) would make whatever ails a short window look like a law of the 
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,14 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
+from jax.stages import Wrapped
 from jaxtyping import Array, Float, Int
 
-from bayesfilt.compare.chosen_weights import ChosenWeights, chosen_weights
-from bayesfilt.compare.coordinate_optimum import coordinate_optimum
-from bayesfilt.compare.instruments import chosen_weight, summed_gradient, whole_data
+from bayesfilt.compare import (
+    ChosenWeights,
+    chosen_weight,
+    chosen_weights,
+    coordinate_optimum,
+    summed_gradient,
+    whole_data,
+)
+from bayesfilt.custom_types import Params
 from bayesfilt.infer import Streams
 from bayesfilt.optimizers.zoo import Setting, named_optimizer
-from bayesfilt.custom_types import Params
 from bayesfilt.simulate import StepView
 from bayesfilt.simulate.program import NEVER, Carry, blank_if, start
 from bayesfilt.simulate.trajectory import training, training_step
@@ -29,6 +36,8 @@ from experiments.grids import Problem
 # A stream is used if it is valid at so large a part of its steps: an optimum that is not found
 # is far away, and leaving those out would make the others' shrink too large.
 LEAST_VALID = 0.9
+# Of the search for an optimum, times its trust region of 2: optima vary by a hundred times more.
+_TOLERANCE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,23 +76,16 @@ def record_runs(
     The same weights are watched in every run. A run that diverges is NaN from there on.
 
     Args:
-        problem: what is trained; its number of steps is not asked for.
+        problem: what is trained, in float32; its number of steps is not asked for.
         rates: learning rates, constant.
         decays: in the "lr_scaled" convention.
         seeds: of the runs.
         windows: one after the other, by name.
         per_layer: weights of every layer.
     """
-    task = make_task(
-        problem.task,
-        batch_size=problem.batch_size,
-        subset=problem.subset,
-        label_noise=problem.label_noise,
-        dtype="float32",
-    )
-    chosen = _choose(jax.eval_shape(task.init_params, jax.random.key(0)), per_layer)
+    world = _world(problem.task, problem.batch_size, problem.subset, problem.label_noise, per_layer)
     cells = np.array([(rate, decay, seed) for rate in rates for decay in decays for seed in seeds])
-    found = _in_parallel(chosen, _gaps(windows), task, cells)
+    found = _in_parallel(world, _gaps(windows), cells)
     shape = (len(rates), len(decays), len(seeds))
     ends = np.cumsum([window.count for window in windows.values()])
 
@@ -93,7 +95,7 @@ def record_runs(
         split = records.reshape(*shape, count, -1, per_layer)
         return np.moveaxis(split, 3, -1).astype(np.float64)
 
-    return chosen.layer_names, {
+    return world.chosen.layer_names, {
         name: Recorded(*(of_window(each, int(end), window.count) for each in found))
         for (name, window), end in zip(windows.items(), ends, strict=True)
     }
@@ -124,27 +126,48 @@ def streams_of(recorded: Recorded, kind: str) -> Streams:
     )  # fmt: skip
 
 
-def _in_parallel(
-    chosen: ChosenWeights, gaps: np.ndarray, task: Task, cells: np.ndarray
-) -> Recorded:
-    """All runs, dealt out to the devices; on each one after the other, as the cache likes it."""
-    count = len(cells)
-    devices = min(jax.local_device_count(), count)
-    dealt = cells[np.arange(-(-count // devices) * devices) % count]
-    mesh = Mesh(np.asarray(jax.local_devices()[:devices]), ("runs",))
+class _World(NamedTuple):
+    """What all runs share."""
+
+    task: Task
+    chosen: ChosenWeights
+    num_devices: int
+    program: Wrapped  # (rates, decays, seeds), gaps, task -> Recorded
+
+
+# Experiments that watch the same weights of the same task share the compiled program.
+@functools.lru_cache(maxsize=4)
+def _world(
+    name: str, batch_size: int, subset: int | None, label_noise: float, per_layer: int
+) -> _World:
+    task = make_task(
+        name, batch_size=batch_size, subset=subset, label_noise=label_noise, dtype="float32"
+    )
+    chosen = _choose(task.init_params(jax.random.key(0)), per_layer)
+    devices = jax.local_devices()
     runs, shared = PartitionSpec("runs"), PartitionSpec()
 
     def some(cells, gaps, task):
+        """Runs of one device, one after the other: side by side they leave the cache."""
         return jax.lax.map(lambda cell: _run(chosen, gaps, task, *cell), cells)
 
-    program = jax.jit(
-        jax.shard_map(
-            some, mesh=mesh, in_specs=(runs, shared, shared), out_specs=runs, check_vma=False
-        )
+    program = jax.shard_map(
+        some,
+        mesh=Mesh(np.asarray(devices), ("runs",)),
+        in_specs=(runs, shared, shared),
+        out_specs=runs,
+        check_vma=False,
     )
+    return _World(task=task, chosen=chosen, num_devices=len(devices), program=jax.jit(program))
+
+
+def _in_parallel(world: _World, gaps: np.ndarray, cells: np.ndarray) -> Recorded:
+    """All runs, dealt out to the devices; some twice where they do not come out even."""
+    count, devices = len(cells), world.num_devices
+    dealt = cells[np.arange(-(-count // devices) * devices) % count]
     rate, decay, seed = dealt.T
     arguments = jnp.float32(rate), jnp.float32(decay), jnp.uint32(seed)
-    found = program(arguments, jnp.asarray(gaps), task)
+    found = world.program(arguments, jnp.asarray(gaps), world.task)
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], found)
 
 
@@ -154,7 +177,7 @@ def _run(chosen: ChosenWeights, gaps: Int[Array, " records"], task: Task, rate, 
         learning_rate=rate, weight_decay=decay, batch_size=task.batch_size, num_steps=1
     )
     optimizer = named_optimizer("adamw", setting).optimizer
-    find_optimum = coordinate_optimum(chosen, whole_data)
+    find_optimum = coordinate_optimum(chosen, whole_data, tolerance=_TOLERANCE)
     find_gradient, find_weight = summed_gradient(chosen), chosen_weight(chosen)
 
     def step(carry: Carry) -> tuple[Carry, StepView]:
@@ -186,13 +209,13 @@ def _gaps(windows: Mapping[str, Window]) -> np.ndarray:
     return np.array(gaps, np.int32)
 
 
-def _choose(shapes: Params, per_layer: int) -> ChosenWeights:
+def _choose(params: Params, per_layer: int) -> ChosenWeights:
     """So many weights of every matrix: biases are few, and a leaf of their own to compile."""
-    starts = np.cumsum([0, *(leaf.size for leaf in jax.tree.leaves(shapes))])
+    starts = np.cumsum([0, *(leaf.size for leaf in jax.tree.leaves(params))])
     keys = jax.random.split(jax.random.key(0), len(starts))
     index = [
         begin + np.asarray(jax.random.permutation(key, leaf.size))[:per_layer]
-        for key, begin, leaf in zip(keys, starts, jax.tree.leaves(shapes), strict=False)
+        for key, begin, leaf in zip(keys, starts, jax.tree.leaves(params), strict=False)
         if leaf.ndim > 1
     ]
-    return chosen_weights(shapes, np.concatenate(index))
+    return chosen_weights(params, np.concatenate(index))

@@ -24,6 +24,7 @@ from bayesfilt.figures.curves import (
 from bayesfilt.figures.decay import decay_figure
 from bayesfilt.figures.gains import gains_figure, regimes_figure
 from bayesfilt.figures.heatmaps import heatmap_figure
+from bayesfilt.figures.inferred_decay import inferred_decay_figure
 from bayesfilt.figures.layout import VenueFigure
 from bayesfilt.figures.save import save_figure
 from bayesfilt.figures.style import VENUES, optimizer_style, rc_params, venue_named
@@ -44,6 +45,7 @@ __all__ = [
     "draw_all",
     "gains_figure",
     "heatmap_figure",
+    "inferred_decay_figure",
     "learning_curves_figure",
     "matched_loss_figure",
     "optimizer_style",
@@ -77,6 +79,7 @@ FIGURES = {
     "curves": Drawing(draw=learning_curves_figure, group="curves"),
     "matched": Drawing(draw=matched_loss_figure, group="matched"),
     "budgets": Drawing(draw=budgets_figure, group="budgets"),
+    "inferred-decay": Drawing(draw=inferred_decay_figure, group="inferred_decay"),
 }
 
 
