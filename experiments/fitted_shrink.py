@@ -6,8 +6,8 @@ integrated out: places that are estimated bias a decay upward by some 4 over the
 window, however many streams share it. Neither needs a search: the log likelihood is quadratic
 in the place, and all variances of a stream scale together.
 
-The decay is looked up on a grid, so that nothing can fail to converge. Where the best is the
-grid's first or last, the window does not hold the answer, and it is NaN.
+The decay is looked up on a grid and on finer ones, so that nothing can fail to converge. Where the
+best is the grid's first or last, the window does not hold the answer, but a bound of it.
 """
 
 import dataclasses
@@ -17,20 +17,23 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from bayesfilt.infer import Model, Streams, draw_streams, log_likelihood, predictions
 
 _DROP = 1.353  # half of chi-square's 90 % quantile, one degree of freedom
+_AROUND = np.linspace(-1, 1, 9)  # where the later looks are, around the one before
 FEWEST_STREAMS = 4  # a layer with fewer that can be used has no fit
 
 
 class Fitted(NamedTuple):
     """What the streams of one layer are likeliest under; a leading axis for many layers."""
 
-    decay: Float[Array, "*many"]  # eta^2/(2 sigma^2), of one step of the streams; NaN at an edge
+    decay: Float[Array, "*many"]  # eta^2/(2 sigma^2), of one step of the streams
     low: Float[Array, "*many"]  # where the log likelihood is 1.35 below its highest,
-    high: Float[Array, "*many"]  # as if streams were independent
+    high: Float[Array, "*many"]  # as if streams were independent; NaN at an edge
+    edge: Float[Array, "*many"]  # -1: the decay is the lowest there is, or less; 1: the highest
     deviation: Float[Array, "*many"]  # sigma of the median stream; units of a weight
     noise: Float[Array, "*many"]  # variance of a look at the optimum over that of the optimum
     autocorrelation: Float[Array, "*many"]  # of the innovations, one step apart; 0: as modelled
@@ -52,7 +55,7 @@ class Lookup:
     lowest: float  # decay of one step of the streams
     highest: float = 3.0
     count: int = 32
-    noises: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+    noises: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # geometric
 
 
 @partial(jax.jit, static_argnames=("model", "lookup"))
@@ -72,18 +75,36 @@ def fit_layer(model: Model, lookup: Lookup, streams: Streams) -> Fitted:
     """
     used = jnp.any(streams.valid, axis=1)
     decays = jnp.geomspace(lookup.lowest, lookup.highest, lookup.count)
-    noises = jnp.asarray(lookup.noises if model.noise == "free" else (0.0,))
-    at = partial(best_scale, model, streams)
-    profile = jax.lax.map(lambda decay: jax.vmap(partial(at, decay))(noises), decays)
-    total = jnp.sum(jnp.where(used, profile.log_likelihood, 0), axis=-1)
+    free = model.noise == "free"
+    noises = jnp.asarray(lookup.noises if free else (0.0,))
+    step, noise_step = decays[1] / decays[0], lookup.noises[1] / lookup.noises[0]
+
+    def look(decays: Array, noises: Array) -> tuple[Profile, Array]:
+        """Profiles, and their sums, at (decays, noises)."""
+        at = partial(best_scale, model, streams)
+        found = jax.lax.map(lambda decay: jax.vmap(partial(at, decay))(noises), decays)
+        return found, jnp.sum(jnp.where(used, found.log_likelihood, 0), axis=-1)
+
+    def look_around(best: tuple[Array, Array], width: Array):
+        """The same around the best so far: a noise that is off by 2 shifts the decay by as much."""
+        decays = best[0] * step ** (3 * width * _AROUND)
+        noises = best[1] * noise_step ** (width * (_AROUND if free else _AROUND[:1]))
+        found, total = look(decays, noises)
+        row, column = jnp.unravel_index(jnp.argmax(total), total.shape)
+        scale, place = found.scale[row, column], found.place[row, column]
+        return (decays[row], noises[column]), (decays, total, scale, place)
+
+    _, total = look(decays, noises)
     row, column = jnp.unravel_index(jnp.argmax(total), total.shape)
-    scale, place = profile.scale[row, column], profile.place[row, column]
-    numbers = numbers_at(model, streams, decays[row], noises[column], scale, place)
+    best, looks = jax.lax.scan(look_around, (decays[row], noises[column]), jnp.array([1.0, 0.25]))
+    decays, total, scale, place = jax.tree.map(lambda each: each[-1], looks)
+    decay, noise = best
+    numbers = numbers_at(model, streams, decay, noise, scale, place)
     found = jnp.stack(
         [
-            *jnp.exp(jnp.stack(_peak(decays, total.max(axis=1)))),
+            *_decay_between(lookup, decays, jax.vmap(_height)(total)),
             jnp.nanmedian(jnp.where(used, jnp.sqrt(scale), jnp.nan)),
-            noises[column],
+            noise,
             _autocorrelation(model, numbers, streams),
         ]
     )
@@ -178,15 +199,28 @@ def _autocorrelation(model: Model, numbers: dict[str, Array], streams: Streams) 
     return jnp.sum(surprise[:, 1:] * surprise[:, :-1]) / jnp.sum(surprise**2)
 
 
-def _peak(decays: Array, heights: Array) -> tuple[Array, Array, Array]:
-    """Logarithm of the best decay, by a parabola, and of where that is `_DROP` lower."""
+def _height(values: Array) -> Array:
+    """Highest of the parabola through the highest value and its neighbours; of few, the highest."""
+    if len(values) < 3:
+        return jnp.max(values)
+    middle = jnp.clip(jnp.argmax(values), 1, len(values) - 2)
+    left, high, right = values[middle - 1], values[middle], values[middle + 1]
+    bend = 2 * high - left - right
+    rise = (right - left) ** 2 / (8 * bend)
+    return jnp.where(high >= jnp.maximum(left, right), high + jnp.nan_to_num(rise), values.max())
+
+
+def _decay_between(
+    lookup: Lookup, decays: Array, heights: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Best decay, by a parabola in its logarithm, where that is `_DROP` lower, and which edge."""
     logs = jnp.log(decays)
-    top = jnp.argmax(heights)
-    inside = (top > 0) & (top < len(decays) - 1)
-    middle = jnp.clip(top, 1, len(decays) - 2)
+    middle = jnp.clip(jnp.argmax(heights), 1, len(decays) - 2)
     left, high, right = heights[middle - 1], heights[middle], heights[middle + 1]
     bend = 2 * high - left - right
     spacing = logs[1] - logs[0]
-    best = jnp.where(inside, logs[middle] + 0.5 * spacing * (right - left) / bend, jnp.nan)
-    reach = spacing * jnp.sqrt(2 * _DROP / bend)
-    return best, best - reach, best + reach
+    best = logs[middle] + 0.5 * spacing * jnp.clip((right - left) / bend, -1, 1)
+    found = jnp.clip(jnp.exp(best), lookup.lowest, lookup.highest)
+    edge = 1.0 * (found >= lookup.highest) - (found <= lookup.lowest)
+    reach = jnp.where(edge == 0, spacing * jnp.sqrt(2 * _DROP / bend), jnp.nan)
+    return found, jnp.exp(best - reach), jnp.exp(best + reach), edge

@@ -2,9 +2,9 @@
 
 A coordinate optimum is followed twice: at every step, where it is measured exactly and one step's
 drift is all there is, and at steps far apart over a long window, where what is fast looks like
-noise and only the slow part of the drift can be followed. Gradients are fitted with noise of their own.
-Each is read with a transition that shrinks to zero, as weight decay does, and with one that
-shrinks to a mean of each stream's own.
+noise and only the slow part of the drift can be followed. Gradients are fitted with noise of
+their own. Each is read with a transition that shrinks to zero, as weight decay does, and with one
+that shrinks to a mean of each stream's own.
 
 Every reading has its control: the same fit on streams drawn from the fitted model itself, as
 noisy as those that were recorded, missing where they are missing, with decays that are known.
@@ -64,8 +64,16 @@ def named(reading: str) -> str:
 
 def median_seed(values: Float[np.ndarray, "... seeds"]) -> np.ndarray:
     """Median over the seeds that are known; NaN unless they are more than half."""
-    known = np.isfinite(values).mean(axis=-1) > 0.5
-    return np.where(known, np.nanmedian(np.where(known[..., None], values, 0.0), axis=-1), np.nan)
+    count = np.isfinite(values).sum(axis=-1)
+    ordered = np.sort(values, axis=-1)  # NaN last
+    places = np.maximum([count - 1, count], 0) // 2
+    low, high = (np.take_along_axis(ordered, place[..., None], -1)[..., 0] for place in places)
+    return np.where(2 * count > values.shape[-1], 0.5 * (low + high), np.nan)
+
+
+def inside(group: Group, name: str = "") -> Float[np.ndarray, "..."]:
+    """Decays of a reading, or of its controls; NaN where there is only a bound of one."""
+    return np.where(group[f"{name}edge"].values == 0, group[f"{name}decay"].values, np.nan)
 
 
 def middle(values: np.ndarray) -> float:
@@ -106,9 +114,11 @@ def read(
             decay = np.broadcast_to(middle * truth[:, :, None, None], shape)
             drawn = _drawn_like(law_key, reading.model, fitted, decay, streams)
             again = fit_layers(reading.model, lookup, drawn)
-            controls.append(np.asarray(again.decay).reshape(shape) / window.spacing)
+            controls.append([np.reshape(each, shape) for each in (again.decay, again.edge)])
+        decay, edge = np.moveaxis(np.array(controls), 1, 0)
         groups[name] |= {
-            "control_decay": variable(("law", *CELLS), np.stack(controls), units="1/step"),
+            "control_decay": variable(("law", *CELLS), decay / window.spacing, units="1/step"),
+            "control_edge": variable(("law", *CELLS), edge),
             "control_truth": variable(
                 ("law", *CELLS[:2]), middle * truths / window.spacing, units="1/step"
             ),
@@ -137,7 +147,10 @@ def plotted(result: Record, reference: np.ndarray, description: str, near: float
     """
     readings = readings_of(result)
     groups = [result.groups[reading] for reading in readings]
-    decays = np.stack([np.moveaxis(group["decay"].values, (2, 3), (-1, 0)) for group in groups])
+    decays, edges = (
+        np.stack([np.moveaxis(group[name].values, (2, 3), (-1, 0)) for group in groups])
+        for name in ("decay", "edge")
+    )
     where = ("reading", "layer", "learning_rate", "weight_decay")
     return {
         "reading": variable("reading", [named(reading) for reading in readings]),
@@ -150,6 +163,7 @@ def plotted(result: Record, reference: np.ndarray, description: str, near: float
         "decay": variable(where, median_seed(decays)),
         "decay_low": variable(where, np.fmin.reduce(decays, axis=-1)),
         "decay_high": variable(where, np.fmax.reduce(decays, axis=-1)),
+        "edge": variable(where, median_seed(edges), description="-1, 1: below, above what is seen"),
     }
 
 
@@ -180,6 +194,7 @@ def _group(fitted: Fitted, window: Window, shape: tuple[int, ...]) -> Group:
     )
     deviation = np.asarray(fitted.deviation).reshape(shape)
     others = {
+        "edge": fitted.edge,
         "noise": fitted.noise,
         "autocorrelation": fitted.autocorrelation,
         "streams": fitted.streams,

@@ -25,26 +25,29 @@ from bayesfilt.records import Group
 # A colour and a marker a learning rate, a filling a layer; further ones begin again.
 _RATES = (("#0a4690", "o"), ("#22804f", "s"), ("#dc5a22", "^"), ("#451a6e", "D"), ("#e6b73f", "v"))
 _FILLINGS = ("full", "none", "left", "right", "top")
+_BELOW, _ABOVE = 7, 6  # matplotlib's carets, down and up
 _BAND = 0.35
 
 
 def inferred_decay_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Inferred decay per step against a reference, a marker a learning rate, decay and layer.
 
-    Whiskers reach from the lowest to the highest seed, or over the interval that the record
-    holds. What was not found has no marker, and is counted above its panel.
+    Whiskers reach from the lowest to the highest seed. A bound is a caret: the decay is there or
+    further down (up). What is not known at all has no marker.
 
     Args:
         group: `reading` and `layer` (words), `learning_rate`; `reference` over (learning_rate,
             weight_decay), its description the label; `decay`, `decay_low`, `decay_high` over
-            (reading, layer, learning_rate, weight_decay); `near`, a factor.
+            (reading, layer, learning_rate, weight_decay), and so `edge`, below 0 where `decay` is
+            an upper bound, above 0 where it is a lower one; `near`, a factor.
         venue: name in `bayesfilt.figures.VENUES`.
     """
     readings, layers = words(group, "reading"), words(group, "layer")
     rates = numbers(group, "learning_rate", "learning_rate")
     reference = numbers(group, "reference", "learning_rate", "weight_decay")
     where = ("reading", "layer", "learning_rate", "weight_decay")
-    decay, low, high = (numbers(group, f"decay{end}", *where) for end in ("", "_low", "_high"))
+    names = ("decay", "decay_low", "decay_high", "edge")
+    decay, low, high, edge = (numbers(group, name, *where) for name in names)
     near = float(numbers(group, "near"))
     with venue_style(venue):
         columns = columns_that_fit(venue, len(readings), 1.6)
@@ -53,12 +56,10 @@ def inferred_decay_figure(group: Group, venue: str = "neurips") -> VenueFigure:
             set_scale(axes, "x", [reference], scale="log")
             set_scale(axes, "y", [decay, low, high, reference], scale="log")
             _draw_reference(axes, near)
-            _draw_found(axes, reference, decay[index], low[index], high[index])
-            missing = int(np.sum(~np.isfinite(decay[index])))
-            count = f" ({missing} of {decay[index].size} not found)" if missing else ""
-            grid.title(axes, reading + count)
-            if missing == decay[index].size:
-                say(axes, "none found")
+            _draw_found(axes, reference, decay[index], low[index], high[index], edge[index])
+            grid.title(axes, reading)
+            if not np.isfinite(decay[index]).any():
+                say(axes, "not known")
         grid.label_lowest(str(group["reference"].attributes["description"]))
         grid.label_leftmost("inferred decay per step")
         grid.place_legend(_handles(rates, layers, near))
@@ -77,7 +78,12 @@ def _draw_reference(axes: Axes, near: float) -> None:
 
 
 def _draw_found(
-    axes: Axes, reference: np.ndarray, decay: np.ndarray, low: np.ndarray, high: np.ndarray
+    axes: Axes,
+    reference: np.ndarray,
+    decay: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    edge: np.ndarray,
 ) -> None:
     """Markers with whiskers; layers stand a little apart, so that none hides another."""
     for layer in range(len(decay)):
@@ -90,11 +96,13 @@ def _draw_found(
                 x[known], low[layer, rate][known], high[layer, rate][known], color=color,
                 linewidth=line_width(0.6), zorder=2,
             )  # fmt: skip
-            axes.plot(
-                x[known], decay[layer, rate][known], linestyle="none", marker=marker, color=color,
-                fillstyle=_FILLINGS[layer % len(_FILLINGS)], markersize=marker_size(0.9),
-                label=f"rate {rate}, layer {layer}", zorder=3,
-            )  # fmt: skip
+            for side, shape in ((0, marker), (-1, _BELOW), (1, _ABOVE)):
+                here = known & (np.sign(edge[layer, rate]) == side)
+                axes.plot(
+                    x[here], decay[layer, rate][here], linestyle="none", marker=shape,
+                    fillstyle=_FILLINGS[layer % len(_FILLINGS)], markersize=marker_size(0.9),
+                    color=color, label=f"rate {rate}, layer {layer}, side {side}", zorder=3,
+                )  # fmt: skip
 
 
 def _handles(rates: np.ndarray, layers: list[str], near: float) -> list[Artist]:
@@ -113,6 +121,9 @@ def _handles(rates: np.ndarray, layers: list[str], near: float) -> list[Artist]:
         )
         for index, layer in enumerate(layers)
     ]  # fmt: skip
+    handles.append(
+        Line2D([], [], linestyle="none", marker=_BELOW, color=LIMIT_COLOR, label="or below")
+    )
     handles.append(Line2D([], [], color=THEORY_COLOR, linewidth=line_width(0.7), label="equal"))
     handles.append(
         Patch(color=NOISE_COLOR, alpha=_BAND, linewidth=0, label=f"within a factor of {near:g}")

@@ -22,6 +22,7 @@ GROUPS = {
     "curves": grids.curves_group(),
     "matched": grids.matched_group(),
     "budgets": grids.budgets_group(),
+    "inferred_decay": grids.inferred_decay_group(),
 }
 ODD_CASES = synthetic.odd_cases()
 PAGES = [(name, venue) for name in FIGURES for venue in ("icml", "neurips")]
