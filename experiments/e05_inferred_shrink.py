@@ -83,7 +83,7 @@ QUICK = Config(
     problem=dataclasses.replace(quick_problem(), num_steps=0, num_seeds=2),
     axes=Axes(rates="log:2e-3:8e-3:2", decays="log:0.5:4:2"),
     per_layer=6,
-    readings=("every_step/to_zero", "slow_part/to_a_mean"),
+    readings=("slow_part/to_a_mean", "every_step/to_zero"),
     slow_part=Window(begin=20, spacing=3, count=24),
     every_step=Window(begin=92, spacing=1, count=24),
 )
@@ -117,7 +117,9 @@ def check(result: Result) -> list[Verdict]:
     for reading in readings_of(result):
         group = result.groups[reading]
         control = _control(reading, group)
-        judged = [*_laws(reading, group), _is_the_decay(reading, group), _drift(reading, group)]
+        judged = [*_laws(reading, group), _is_the_decay(reading, group)]
+        if READINGS[reading].window == "every step":  # what one step moves, and nothing else
+            judged.append(_drift(reading, group))
         if control.holds is not True:
             judged = [not_judged(each, "as the control does not hold") for each in judged]
         verdicts += with_enough_seeds(
@@ -198,9 +200,11 @@ def _is_the_decay(reading: str, group: Group) -> Verdict:
     ratio = _ratio(group["decay"].values, _set(group))
     return Verdict(
         claim=f"{named(reading)}: the shrink is the decay that was set",
-        measured=f"factor {spelled(ratio)}, the median cell",
+        measured=f"factor {spelled(ratio)}, the median cell; only bounded in"
+        f" {np.mean(np.abs(group['edge'].values) == 1):.0%} of the fits",
         expected=f"1/{NEAR:g} to {NEAR:g}",
-        tolerance=f"{_INTERVAL}; no grid of decays is finer",
+        tolerance=f"{_INTERVAL}; no grid of decays is finer; bounds count as they are, and those"
+        " of the lookup lie outside",
         holds=within(ratio, 1 / NEAR, NEAR),
     )
 

@@ -170,6 +170,7 @@ def numbers_at(
     return numbers
 
 
+@partial(jax.jit, static_argnames="model")
 def draw_layers(
     key: PRNGKeyArray,
     model: Model,
