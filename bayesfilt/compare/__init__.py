@@ -81,6 +81,18 @@ from bayesfilt.compare.separability import (
     separability,
 )
 from bayesfilt.compare.side_by_side import SideBySideView, training_side_by_side
+from bayesfilt.compare.stream_numbers import (
+    Estimate,
+    Slope,
+    calibration,
+    drift_variance,
+    held_variance,
+    lag_one_autocorrelation,
+    log_slope,
+    mean_over_steps,
+    noise_over_curvature,
+    normalised_innovation_squared,
+)
 from bayesfilt.compare.streams import (
     StreamRecord,
     streams_from_record,
@@ -91,6 +103,16 @@ from bayesfilt.compare.study import run_study
 from bayesfilt.compare.validity import ValidityMap, validity_map
 
 __all__ = [
+    "Estimate",
+    "Slope",
+    "calibration",
+    "drift_variance",
+    "held_variance",
+    "lag_one_autocorrelation",
+    "log_slope",
+    "mean_over_steps",
+    "noise_over_curvature",
+    "normalised_innovation_squared",
     "ChosenWeights",
     "choose_weights",
     "chosen_weights",

@@ -25,7 +25,8 @@ _AT_ONCE = 8
 class ChosenWeights(NamedTuple):
     """Coordinates of a tree of weights; static, so hand it to a probe and not through `jit`."""
 
-    index: np.ndarray  # (weights,): place in the raveled tree, increasing
+    # (weights,): place in the raveled tree, increasing
+    index: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]
     layer: np.ndarray  # (weights,): index into `layer_names`
     layer_names: tuple[str, ...]
 

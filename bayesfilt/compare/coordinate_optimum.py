@@ -56,7 +56,9 @@ def coordinate_optimum(
 
     f is the loss on the batch of `batch_at`, along one coordinate. A Newton step that leaves the
     interval in which the sign of f' allows an optimum is replaced by half of that interval, one
-    that leaves the trust region, or starts where f'' <= 0, by a look at the region's edge. It is
+    that leaves the trust region by a look at the region's edge; where f'' <= 0 the search goes
+    downhill by a quarter of the radius. What it finds is one minimum downhill of the weight, which
+    need not be the lowest. It is
     *valid* if it was found inside the trust region (a last step, or an interval, below
     `tolerance * trust_radius`) and f'' > 0 there. So a weight that no example touches (f' = f'' =
     0), a ridge, and an optimum further away than the trust region are not valid. The last are
@@ -130,7 +132,9 @@ def _newton(
         newton = state.move - slope / jnp.where(curvature > 0, curvature, jnp.nan)
         # NaN is inside nothing: without positive curvature the search goes downhill.
         inside = (newton >= low) & (newton <= high) & (jnp.abs(newton) < edge)
-        downhill = jnp.where(slope > 0, -edge, edge)
+        # The parabola's zero is beyond the edge, so look there; without one, go in quarters.
+        stride = jnp.where(curvature > 0, 2 * edge, 0.25 * edge)
+        downhill = jnp.clip(state.move - jnp.sign(slope) * stride, -edge, edge)
         enclosed = jnp.isfinite(jnp.where(slope > 0, low, high))
         move = jnp.where(inside, newton, jnp.where(enclosed, 0.5 * (low + high), downhill))
         small = tolerance * edge
