@@ -85,7 +85,7 @@ def record_runs(
     """
     world = _world(problem.task, problem.batch_size, problem.subset, problem.label_noise, per_layer)
     cells = np.array([(rate, decay, seed) for rate in rates for decay in decays for seed in seeds])
-    found = _in_parallel(world, _gaps(windows), cells)
+    found = _in_parallel(world, steps_between(windows), cells)
     shape = (len(rates), len(decays), len(seeds))
     ends = np.cumsum([window.count for window in windows.values()])
 
@@ -143,7 +143,7 @@ def _world(
     task = make_task(
         name, batch_size=batch_size, subset=subset, label_noise=label_noise, dtype="float32"
     )
-    chosen = _choose(task.init_params(jax.random.key(0)), per_layer)
+    chosen = choose_matrices(task.init_params(jax.random.key(0)), per_layer)
     devices = jax.local_devices()
     runs, shared = PartitionSpec("runs"), PartitionSpec()
 
@@ -199,7 +199,7 @@ def _run(chosen: ChosenWeights, gaps: Int[Array, " records"], task: Task, rate, 
     return jax.lax.scan(record, begun, gaps)[1]
 
 
-def _gaps(windows: Mapping[str, Window]) -> np.ndarray:
+def steps_between(windows: Mapping[str, Window]) -> np.ndarray:
     """Steps that are taken unseen before each record."""
     gaps, done = [], 0
     for window in windows.values():
@@ -209,7 +209,7 @@ def _gaps(windows: Mapping[str, Window]) -> np.ndarray:
     return np.array(gaps, np.int32)
 
 
-def _choose(params: Params, per_layer: int) -> ChosenWeights:
+def choose_matrices(params: Params, per_layer: int) -> ChosenWeights:
     """So many weights of every matrix: biases are few, and a leaf of their own to compile."""
     starts = np.cumsum([0, *(leaf.size for leaf in jax.tree.leaves(params))])
     keys = jax.random.split(jax.random.key(0), len(starts))

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from bayesfilt.infer.belief_path import first_belief, next_belief
 from bayesfilt.infer.likelihood import (
+    Record,
     expected,
-    filter_and_start,
     looks_of,
-    next_belief,
     noise_number,
+    record_of,
     seen_steps,
 )
 from bayesfilt.infer.models import sample_numbers
@@ -33,9 +34,8 @@ def draw_numbers(
     kind: str = "gradient",
 ) -> Numbers:
     """Every stream's numbers, drawn from the prior; `layer` as in `Streams`."""
-    seeded = numpyro.handlers.seed(sample_numbers, key)
-    with numpyro.handlers.block():
-        return seeded(model, priors, layer, num_layers, kind)
+    with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=key):
+        return sample_numbers(model, priors, layer, num_layers, kind)
 
 
 def draw_streams(key: PRNGKeyArray, model: Model, numbers: Numbers, design: Streams) -> Streams:
@@ -109,42 +109,36 @@ def _stationary_pair(numbers: Numbers, kept, deviation, first, fast) -> tuple[Ar
 def _look_at(key: PRNGKeyArray, model: Model, numbers: Numbers, design: Streams, optimum) -> Array:
     """What is observed of a path."""
     noise = jax.random.normal(key, optimum.shape, optimum.dtype)
-    number = noise_number(model, numbers, design)
+    number = jnp.broadcast_to(noise_number(model, numbers, design.kind), optimum.shape[:1])[:, None]
     if design.kind == "optimum":
         return optimum + jnp.sqrt(number) * noise
     precision = jnp.where(seen_steps(design), design.precision, 0)
     return precision * (design.taken_at - optimum) + jnp.sqrt(number * precision) * noise
 
 
-def _draw_sequentially(key: PRNGKeyArray, model: Model, numbers: Numbers, design: Streams) -> Array:
+def _draw_sequentially(
+    key: PRNGKeyArray, model: Model, numbers: Numbers, design: Streams
+) -> Float[Array, "streams steps"]:
     """Observations drawn one after the other, each from what the model expects of it."""
-    filter, belief = filter_and_start(model, numbers, design)
-    shape = (design.observed.shape[1], design.observed.shape[0])
+    record = record_of(design)
+    shape, dtype = record.observed.shape, record.observed.dtype
     if model.tails == "student_t":
         nu = numbers["degrees_of_freedom"]
-        noise = jax.random.t(key, nu, shape, design.observed.dtype) * jnp.sqrt(1 - 2 / nu)
+        noise = jax.random.t(key, nu, shape, dtype) * jnp.sqrt(1 - 2 / nu)
     else:
-        noise = jax.random.normal(key, shape, design.observed.dtype)
+        noise = jax.random.normal(key, shape, dtype)
 
-    def step(predicted, xs):
-        precision, taken_at, valid, noise = (x[:, None] for x in xs)
-
-        def column(observed: Array) -> Streams:
-            return Streams(
-                observed=observed,
-                precision=precision,
-                taken_at=taken_at,
-                valid=valid,
-                layer=design.layer,
-                kind=design.kind,
-                layer_names=design.layer_names,
-            )
-
-        mean, variance = predicted.mean[:, None], predicted.variance[:, None]
-        foreseen = expected(model, numbers, column(jnp.zeros_like(noise)), mean, variance)
+    def step(belief, now):
+        blank, noise = now
+        foreseen = expected(model, numbers, design.kind, blank, belief.mean, belief.variance)
         observed = foreseen.mean + jnp.sqrt(foreseen.variance) * noise
-        look = jax.tree.map(lambda leaf: leaf[:, 0], looks_of(model, numbers, column(observed)))
-        return next_belief(model, numbers, filter, predicted, look), observed[:, 0]
+        drawn = Record(
+            observed=jnp.where(blank.seen, observed, 0),
+            precision=blank.precision,
+            taken_at=blank.taken_at,
+            seen=blank.seen,
+        )
+        look = looks_of(model, numbers, design.kind, drawn)
+        return next_belief(model, numbers, belief, look), drawn.observed
 
-    columns = (design.precision.T, design.taken_at.T, design.valid.T, noise)
-    return jax.lax.scan(step, belief, columns)[1].T
+    return jax.lax.scan(step, first_belief(model, numbers), (record, noise))[1].T

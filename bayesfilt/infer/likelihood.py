@@ -1,13 +1,9 @@
 """The likelihood of recorded streams under a state-space model, the optima integrated out.
 
 An exact filter walks along the streams, all side by side, and says before every step what it
-expects: `predictions`. What was observed is scored by that, `step_log_densities`; their sum is the
-log likelihood. So every density is that of the observed quantity itself (a gradient, or an optimum)
-and models of one kind of stream are compared in the same units.
-
-A noise other than the filters' own goes through them as [KF-8] has it: a gradient whose noise
-variance is r h is, to a filter, the gradient g/r worth h/r, and an optimum y measured with variance
-R is the gradient 0 at y worth 1/R. An optimum that is measured exactly leaves a variance of 0.
+expects (`predictions`). What was observed is scored by that (`step_log_densities`); the sum is the
+log likelihood. Every density is that of the observed quantity itself, a gradient or an optimum, so
+that all models of one kind of stream are compared in the same units.
 """
 
 import math
@@ -15,188 +11,160 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from bayesfilt.filters.belief import AnyBelief, Belief, Filter
-from bayesfilt.filters.ornstein_uhlenbeck import OrnsteinUhlenbeckFilter
-from bayesfilt.filters.random_walk import RandomWalkFilter
-from bayesfilt.filters.static import StaticFilter
-from bayesfilt.filters.velocity import VelocityBelief, VelocityFilter
-from bayesfilt.infer.state_space import Model, Numbers, require_fit
+from bayesfilt.infer.belief_path import Looks, predicted_path
+from bayesfilt.infer.state_space import FREE_NOISE, Model, Numbers, require_fit
 from bayesfilt.infer.streams import Streams
-from bayesfilt.theory.ornstein_uhlenbeck import OrnsteinUhlenbeck
 
 
 class Predictions(NamedTuple):
-    """What the model expects of each step, given all earlier ones; of the observed quantity."""
+    """What the model expects of each step, given all earlier ones; of the observed quantity.
+
+    Units: of a gradient of the summed loss, 1/weight, or of a weight; and their squares.
+    """
 
     mean: Float[Array, "streams steps"]
     variance: Float[Array, "streams steps"]
 
 
-class Look(NamedTuple):
-    """One observation as a filter takes it."""
+class Record(NamedTuple):
+    """Streams with the steps first, 0 wherever nothing was seen."""
 
-    gradient: Float[Array, "..."]
-    precision: Float[Array, "..."]  # 0 where nothing was seen
-    taken_at: Float[Array, "..."]
-    seen: Float[Array, "..."]
+    observed: Float[Array, "*steps streams"]
+    precision: Float[Array, "*steps streams"]  # of gradients; 1 for optima
+    taken_at: Float[Array, "*steps streams"]
+    seen: Bool[Array, "*steps streams"]
 
 
 def log_likelihood(model: Model, numbers: Numbers, streams: Streams) -> Float[Array, " streams"]:
-    """Log likelihood of every stream, in nats: the sum of its steps' log densities [INF-1]."""
-    return jnp.sum(step_log_densities(model, numbers, streams), axis=1)
+    """Log likelihood of every stream, in nats, ∑ log p(y_t | y_<t), exactly [INF-1].
+
+    Differentiable in the numbers, with a derivative that costs about as much again; under vmap
+    too. In the streams' own floating type. A stream that the numbers make impossible is -inf or
+    NaN, never an exception.
+
+    Args:
+        model: static.
+        numbers: of `parameter_names(model, streams.kind)`, one for each stream.
+        streams: as `check_streams` gives them.
+
+    Raises:
+        ValueError: a noise that this kind of stream does not have.
+    """
+    return jnp.sum(_scored(model, numbers, streams), axis=0)
 
 
 def step_log_densities(
     model: Model, numbers: Numbers, streams: Streams
 ) -> Float[Array, "streams steps"]:
-    """Log density of each observation given all earlier ones, in nats; 0 where nothing was seen."""
-    expected = predictions(model, numbers, streams)
-    seen = seen_steps(streams)
-    surprise = jnp.where(seen, streams.observed - expected.mean, 0)
-    variance = jnp.where(seen, expected.variance, 1)
-    if model.tails == "student_t":
-        terms = student_t_log_density(surprise, variance, numbers["degrees_of_freedom"][:, None])
-    else:
-        terms = -0.5 * (math.log(2 * math.pi) + jnp.log(variance) + surprise**2 / variance)
-    return jnp.where(seen, terms, 0)
+    """Log density of each observation given all earlier ones, in nats; 0 where nothing was seen.
 
-
-def student_t_log_density(surprise, variance, degrees_of_freedom) -> Float[Array, "..."]:
-    """Log density of Student's t with mean 0 and the given *variance*, for nu > 2 [INF-2]."""
-    nu = degrees_of_freedom
-    normaliser = jax.lax.lgamma(0.5 * (nu + 1)) - jax.lax.lgamma(0.5 * nu)
-    spread = (nu - 2) * variance
-    return (
-        normaliser
-        - 0.5 * jnp.log(math.pi * spread)
-        - 0.5 * (nu + 1) * jnp.log1p(surprise**2 / spread)
-    )
+    Arguments as for `log_likelihood`, which is their sum.
+    """
+    return _scored(model, numbers, streams).T
 
 
 def predictions(model: Model, numbers: Numbers, streams: Streams) -> Predictions:
-    """One-step-ahead mean and variance of the observed quantity, before each step."""
-    require_fit(model, streams.kind)
-    return expected(model, numbers, streams, *predicted_beliefs(model, numbers, streams))
+    """Mean and variance of each observation given all earlier ones.
+
+    Arguments as for `log_likelihood`. Where nothing was seen, an optimum is predicted as anywhere
+    else; of a gradient without a known curvature nothing can be said: 0 and 0.
+    """
+    record = record_of(streams)
+    expected = _expected_path(model, numbers, streams, record)
+    return Predictions(mean=expected.mean.T, variance=expected.variance.T)
 
 
-def expected(
-    model: Model, numbers: Numbers, streams: Streams, mean: Array, variance: Array
-) -> Predictions:
-    """What is expected of every observation where the optimum has this mean and variance."""
-    noise = noise_number(model, numbers, streams)
-    if streams.kind == "optimum":
-        return Predictions(mean=mean, variance=variance + noise)
+def record_of(streams: Streams) -> Record:
+    """Streams as the recursions read them."""
     seen = seen_steps(streams)
-    precision = jnp.where(seen, streams.precision, 0)
-    place = jnp.where(seen, streams.taken_at, 0)
-    return Predictions(
-        mean=precision * (place - mean), variance=precision * (noise + precision * variance)
+
+    def hide(field: Array) -> Array:
+        return jnp.where(seen, field, 0).T
+
+    return Record(
+        observed=hide(streams.observed),
+        precision=hide(streams.precision),
+        taken_at=hide(streams.taken_at),
+        seen=seen.T,
     )
 
 
-def seen_steps(streams: Streams) -> Array:
-    """Whether a step says anything: valid, and for a gradient of a positive curvature."""
+def seen_steps(streams: Streams) -> Bool[Array, "streams steps"]:
+    """Whether a step says anything: it is valid, and a gradient has a curvature above 0."""
     return streams.valid & (streams.precision > 0) if streams.kind == "gradient" else streams.valid
 
 
-def noise_number(model: Model, numbers: Numbers, streams: Streams) -> Array:
-    """Noise ratio r of gradients, or measurement variance R of optima; [streams, 1]."""
+def noise_number(model: Model, numbers: Numbers, kind: str) -> Float[Array, " *streams"]:
+    """Noise ratio r of gradients, 1 if matched; or variance R of measured optima, 0 if none."""
     if model.noise == "free":
-        name = "noise_ratio" if streams.kind == "gradient" else "measurement_variance"
-        return numbers[name][:, None]
-    fixed = 1.0 if streams.kind == "gradient" else 0.0
-    return jnp.full((streams.observed.shape[0], 1), fixed, streams.observed.dtype)
+        return numbers[FREE_NOISE[kind]]
+    return jnp.asarray(1.0 if kind == "gradient" else 0.0)
 
 
-def predicted_beliefs(model: Model, numbers: Numbers, streams: Streams) -> tuple[Array, Array]:
-    """Mean and variance of the optimum before each step, [streams, steps] each."""
-    filter, belief = filter_and_start(model, numbers, streams)
-
-    def step(predicted: AnyBelief, look: Look):
-        after = next_belief(model, numbers, filter, predicted, look)
-        return after, (predicted.mean, predicted.variance)
-
-    looks = jax.tree.map(jnp.transpose, looks_of(model, numbers, streams))
-    _, path = jax.lax.scan(step, belief, looks)
-    return path[0].T, path[1].T
-
-
-def next_belief(
-    model: Model, numbers: Numbers, filter: Filter, predicted: AnyBelief, look: Look
-) -> AnyBelief:
-    """What is believed before the next step, after one look at this one."""
+def looks_of(model: Model, numbers: Numbers, kind: str, record: Record) -> Looks:
+    """Every observation as a look at the optimum [KF-8]."""
     if model.noise == "none":
-        conditioned = seen_exactly(predicted, look)
+        exact, place = record.seen, record.observed
+        worth = pull = jnp.zeros_like(place)
+    elif kind == "gradient":
+        exact = place = None
+        worth, pull = record.precision, record.precision * record.taken_at - record.observed
+        if model.noise == "free":
+            worth, pull = worth / numbers["noise_ratio"], pull / numbers["noise_ratio"]
     else:
-        conditioned = filter.condition(predicted, look.gradient, look.precision, look.taken_at)
-    if model.transition == "l2":  # one more look at the prior, as an L2 penalty has it
-        penalty = numbers["penalty"]
-        nothing = jnp.zeros_like(penalty)
-        conditioned = filter.condition(conditioned, nothing, penalty, nothing)
-    return filter.predict(conditioned)
+        exact = place = None
+        variance = numbers["measurement_variance"]
+        worth, pull = jnp.where(record.seen, 1 / variance, 0), record.observed / variance
+    if model.transition == "l2":  # the prior is looked at once more, at every step
+        worth = worth + numbers["penalty"]
+    return Looks(worth=worth, pull=pull, exact=exact, place=place)
 
 
-def looks_of(model: Model, numbers: Numbers, streams: Streams) -> Look:
-    """Every observation as a gradient whose noise variance is its precision."""
-    seen = seen_steps(streams)
-    observed = jnp.where(seen, streams.observed, 0)
-    noise = noise_number(model, numbers, streams)
-    if streams.kind == "gradient":
-        return Look(
-            gradient=observed / noise,
-            precision=jnp.where(seen, streams.precision, 0) / noise,
-            taken_at=jnp.where(seen, streams.taken_at, 0),
-            seen=seen,
-        )
-    worth = jnp.ones_like(noise) if model.noise == "none" else 1 / noise
-    return Look(
-        gradient=jnp.zeros_like(observed),
-        precision=jnp.where(seen, worth, 0),
-        taken_at=observed,
-        seen=seen,
-    )
+def expected(
+    model: Model, numbers: Numbers, kind: str, record: Record, mean: Array, variance: Array
+) -> Predictions:
+    """What is expected of an observation where the optimum has this mean and variance [KF-6]."""
+    noise = noise_number(model, numbers, kind).astype(mean.dtype)
+    if kind == "optimum":
+        return Predictions(mean=mean, variance=variance + noise)
+    h = record.precision
+    return Predictions(mean=h * (record.taken_at - mean), variance=h * (noise + h * variance))
 
 
-def seen_exactly(belief: AnyBelief, look: Look) -> AnyBelief:
-    """Belief after an optimum was measured without error: there, with a variance of 0."""
-    mean = jnp.where(look.seen, look.taken_at, belief.mean)
-    variance = jnp.where(look.seen, 0, belief.variance)
-    if isinstance(belief, VelocityBelief):
-        return VelocityBelief(
-            mean=mean,
-            velocity=belief.velocity + belief.coupling * (mean - belief.mean),
-            variance=variance,
-            coupling=belief.coupling,
-            unexplained_variance=belief.unexplained_variance,
-        )
-    return Belief(mean=mean, variance=variance)
+def student_t_log_density(
+    surprise: Float[Array, " *dims"],
+    variance: Float[Array, " *dims"],
+    degrees_of_freedom: Float[Array, " *#dims"],
+) -> Float[Array, " *dims"]:
+    """Log density of Student's t with mean 0 and the given *variance*, for nu > 2 [INF-2].
 
-
-def filter_and_start(model: Model, numbers: Numbers, streams: Streams) -> tuple[Filter, AnyBelief]:
-    """The model's filter, and what it believes before the first observation.
-
-    A transition with a stationary law starts from it. The others start from N(0, v) with the
-    model's own `initial_variance`: never from the data, which are scored from the first step on.
+    Its scale is √(variance (nu - 2)/nu); for nu → ∞ it is N(0, variance).
     """
-    rest = jnp.zeros(streams.observed.shape[0], streams.observed.dtype)
-    if model.transition == "static":
-        still = StaticFilter()
-        return still, still.init(rest, numbers["initial_variance"])
-    if model.transition in ("random_walk", "l2"):
-        walk = RandomWalkFilter(drift_scale=numbers["drift_scale"])
-        return walk, walk.init(rest, numbers["initial_variance"])
-    transition = OrnsteinUhlenbeck(
-        drift_scale=numbers["drift_scale"], stationary_variance=numbers["stationary_variance"]
-    )
-    if model.transition == "velocity":
-        carried = VelocityFilter(
-            transition=transition,
-            velocity_shrink=numbers["velocity_shrink"],
-            velocity_drift_scale=numbers["velocity_drift_scale"],
-        )
-        return carried, carried.init(rest)
-    towards = numbers["towards"] if model.transition == "nonzero_mean" else rest
-    drawn = OrnsteinUhlenbeckFilter(transition=transition, towards=towards)
-    return drawn, drawn.init(towards)
+    nu = degrees_of_freedom
+    normaliser = jax.lax.lgamma(0.5 * (nu + 1)) - jax.lax.lgamma(0.5 * nu)
+    spread = (nu - 2) * variance
+    tail = -0.5 * (nu + 1) * jnp.log1p(jnp.square(surprise) / spread)
+    return normaliser - 0.5 * jnp.log(math.pi * spread) + tail
+
+
+def _expected_path(model: Model, numbers: Numbers, streams: Streams, record: Record) -> Predictions:
+    """Predictions with the steps first."""
+    require_fit(model, streams.kind)
+    path = predicted_path(model, numbers, looks_of(model, numbers, streams.kind, record))
+    return expected(model, numbers, streams.kind, record, *path)
+
+
+def _scored(model: Model, numbers: Numbers, streams: Streams) -> Float[Array, "steps streams"]:
+    """Log densities with the steps first."""
+    record = record_of(streams)
+    foreseen = _expected_path(model, numbers, streams, record)
+    surprise = jnp.where(record.seen, record.observed - foreseen.mean, 0)
+    variance = jnp.where(record.seen, foreseen.variance, 1)  # before the log, for its derivative
+    if model.tails == "student_t":
+        terms = student_t_log_density(surprise, variance, numbers["degrees_of_freedom"])
+    else:
+        squared = jnp.square(surprise) / variance
+        terms = -0.5 * (math.log(2 * math.pi) + jnp.log(variance) + squared)
+    return jnp.where(record.seen, terms, 0)

@@ -1,9 +1,10 @@
 """State-space models as NumPyro models: priors, a hierarchy over streams, an exact likelihood.
 
-Sites. What is sampled is unconstrained and in units of the prior (`<name>_raw` by layer,
-`<name>_between` and `<name>_around` for the streams); what is reported is deterministic: the
-constrained number of every layer under its own name, with `pooling="stream"` also
-`<name>_of_stream`, and `shrink` = 1 - retention per step where the transition has one.
+Sites. What is sampled is unconstrained and in units of the prior: `<name>_raw` by layer,
+`<name>_away` and `<name>_around` for the spread of its streams and for each of them. What is
+reported is deterministic: the constrained number of every layer under its own name, with
+`pooling="stream"` also `<name>_of_stream` and `<name>_between`, the streams' spread, and `shrink`
+= 1 - retention per step where the transition has one.
 """
 
 from collections.abc import Callable
@@ -41,9 +42,11 @@ __all__ = [
     "varies_by_stream",
 ]
 
-# How much a stream's own number is sampled around its layer's: 1 itself (sharp likelihoods), 0 its
-# distance in units of the spread (weak ones).
-CENTRED = {"process_deviation": 1.0, "noise_ratio": 1.0, "measurement_variance": 1.0}
+BETWEEN_DEVIATION = 0.6  # of the log of a layer's spread, around the log of `Priors.between`
+# How a stream's own number is sampled, between 1, itself, which suits sharp likelihoods, and 0, its
+# distance from the layer's in units of the spread, which suits weak ones. Measured on matched
+# worlds: hundreds of steps pin the noise, half pin the moves, and leave relaxation times open.
+CENTRED = {"noise_ratio": 0.9, "measurement_variance": 0.9, "process_deviation": 0.4}
 
 
 def model_function(model: Model) -> Callable[[Streams, Priors], None]:
@@ -111,10 +114,11 @@ def _sample_basic(
         return by_layer, by_layer[layer]
     # The mean of a normal spread is a place in the data's units; of the others, a factor.
     unit = deviation if name == "towards" else 1.0
-    between = numpyro.sample(
-        f"{name}_between",
-        dist.HalfNormal(jnp.broadcast_to(priors.between, zeros.shape)).to_event(1),
-    )
+    # Not half-normal: streams of one layer are never all alike, and a spread that may be 0 makes
+    # a funnel of the hierarchy, in which a sampler's chains get stuck.
+    away = numpyro.sample(f"{name}_away", dist.Normal(zeros, BETWEEN_DEVIATION).to_event(1))
+    between = priors.between * jnp.exp(away)
+    numpyro.deterministic(f"{name}_between", between)
     centred = CENTRED.get(name, 0.0)
     spread = between[layer]
     middle = (offset / unit)[layer]

@@ -43,7 +43,7 @@ class Priors(NamedTuple):
     velocity_shrink: Spread  # logit c
     velocity_drift_scale: Spread  # log κ; weight per step
     degrees_of_freedom: Spread  # log (nu - 2)
-    between: Float[Array, ""]  # scale of the half-normal prior of the streams' spread in a layer
+    between: Float[Array, ""]  # median of the prior of the streams' spread in a layer, in logs
 
 
 class Units(NamedTuple):
@@ -92,7 +92,7 @@ def priors_for(streams: Streams) -> Priors:
         velocity_shrink=spread(np.log(1 / 9), 1.5),  # Adam's b1 = 0.9 in the middle
         velocity_drift_scale=spread(0.5 * move - np.log(10), 2.0),
         degrees_of_freedom=spread(np.log(8.0), 1.0),
-        between=jnp.asarray(0.5, dtype),
+        between=jnp.asarray(0.4, dtype),
     )
 
 

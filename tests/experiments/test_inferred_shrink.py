@@ -8,14 +8,25 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from bayesfilt.compare import chosen_weight, summed_gradient
 from bayesfilt.infer import Streams, model_named
+from bayesfilt.optimizers.zoo import Setting, named_optimizer
 from bayesfilt.records import Record, variable
+from bayesfilt.simulate import simulate
+from bayesfilt.tasks import make_task
 from experiments import e05_inferred_shrink as e05
 from experiments import e06_inferred_decay as e06
 from experiments.fitted_shrink import Lookup, best_scale, draw_layers, fit_layers
 from experiments.grids import grid_group
 from experiments.readings import CELLS, READINGS, named
-from experiments.recorded import Window, _gaps
+from experiments.recorded import (
+    Recorded,
+    Window,
+    choose_matrices,
+    record_runs,
+    steps_between,
+    streams_of,
+)
 from tests.experiments import surfaces
 from tests.experiments.test_verdicts import holds, with_every_seed_lost
 
@@ -227,33 +238,97 @@ def test_streams_that_say_nothing_are_left_out_and_too_few_have_no_fit():
     assert np.isnan(found.decay[1])
 
 
+def generalised_least_squares(y, matrix, direction, *, place: bool):
+    """Log density of y ~ N(m direction, c matrix), at the best c, m integrated out; and that c."""
+    inverse, log_det = scipy.linalg.inv(matrix), np.linalg.slogdet(matrix)[1]
+    freedom, extra = len(y), 0.0
+    if place:
+        information = direction @ inverse @ direction
+        y = y - direction * (direction @ inverse @ y) / information
+        freedom, extra = freedom - 1, np.log(information)
+    scale = y @ inverse @ y / freedom
+    return -0.5 * (freedom * np.log(scale) + log_det + extra), scale
+
+
+@pytest.mark.parametrize("kind", ["optimum", "gradient"])
 @pytest.mark.parametrize("transition", ["ornstein_uhlenbeck", "nonzero_mean"])
-@pytest.mark.parametrize("noise", [0.0, 0.7])
-def test_the_profile_is_that_of_the_dense_gaussian(transition, noise):
-    """Generalised least squares with the whole covariance matrix, the place integrated out."""
-    model = model_named(transition, noise="free" if noise else "none")
+def test_the_profile_is_that_of_the_dense_gaussian(kind, transition):
+    """With the whole covariance matrix of what was seen: h (w - w*) and its noise, or w* and its."""
+    model, noise = model_named(transition, noise="free"), 0.7
     drawn = optima(jax.random.key(3), model, 0.1, runs=1, steps=40)
     streams = jax.tree.map(lambda each: each[0], drawn)
+    rng = np.random.default_rng(0)
+    if kind == "gradient":
+        curvature, taken_at = rng.uniform(1, 5, (24, 40)), rng.standard_normal((24, 40))
+        streams = dataclasses.replace(
+            streams,
+            kind="gradient",
+            precision=jnp.asarray(curvature),
+            taken_at=jnp.asarray(taken_at),
+            observed=jnp.asarray(curvature * (taken_at - streams.observed)),
+        )
 
     def dense(decay, row):
         seen = np.asarray(streams.valid[row])
         y, time = np.asarray(streams.observed[row])[seen], np.arange(40)[seen]
-        matrix = np.exp(-decay * np.abs(time[:, None] - time)) + noise * np.eye(len(y))
-        inverse, log_det = scipy.linalg.inv(matrix), np.linalg.slogdet(matrix)[1]
-        one, freedom, extra = np.ones(len(y)), len(y), 0.0
-        if transition == "nonzero_mean":
-            information = one @ inverse @ one
-            y = y - one @ inverse @ y / information
-            freedom, extra = freedom - 1, np.log(information)
-        scale = y @ inverse @ y / freedom
-        return -0.5 * (freedom * np.log(scale) + log_det + extra), scale
+        kept, look, direction = (
+            np.exp(-decay * np.abs(time[:, None] - time)),
+            noise,
+            np.ones(len(y)),
+        )
+        if kind == "gradient":
+            h = curvature[row, seen]
+            y, direction = y - h * taken_at[row, seen], -h
+            kept, look = kept * np.outer(h, h), noise * h.mean() * h
+        matrix = kept + look * np.eye(len(y))
+        return generalised_least_squares(y, matrix, direction, place=transition == "nonzero_mean")
 
     near, far = (best_scale(model, streams, decay, noise) for decay in (0.03, 0.4))
     for row in (0, 1, 2):
         (first, scale), (second, _) = dense(0.03, row), dense(0.4, row)
         np.testing.assert_allclose(near.scale[row], scale, rtol=1e-8)
         gap = near.log_likelihood[row] - far.log_likelihood[row]
-        np.testing.assert_allclose(gap, first - second, rtol=1e-8)
+        np.testing.assert_allclose(gap, first - second, rtol=1e-7)
+
+
+def test_a_recorded_run_is_the_run_that_simulate_makes():
+    """Same weights and gradients at the same steps; the optimum is one of the whole data."""
+    problem, windows = e05.QUICK.problem, e05.QUICK.windows()
+    rates, decays = e05.QUICK.axes.values()
+    _, found = record_runs(problem, rates, decays, [3, 4], windows, e05.QUICK.per_layer)
+    task = make_task("digits-mlp", batch_size=32, subset=300, label_noise=0.2, dtype="float32")
+    chosen = choose_matrices(task.init_params(jax.random.key(0)), e05.QUICK.per_layer)
+    setting = Setting(
+        learning_rate=float(rates[1]), weight_decay=float(decays[0]), batch_size=32, num_steps=1
+    )
+    probes = {"weight": chosen_weight(chosen), "gradient": summed_gradient(chosen)}
+    run = jax.jit(
+        lambda task: simulate(
+            jax.random.key(4), task, named_optimizer("adamw", setting).optimizer, 96, probes=probes
+        )
+    )(task)
+    for window, recorded in zip(windows.values(), found.values(), strict=True):
+        at = window.begin + window.spacing * np.arange(window.count)
+        for name in ("weight", "gradient"):
+            ours = getattr(recorded, name)[1, 0, 1].reshape(-1, window.count)
+            theirs = np.asarray(run.records[name])[at[at < 96]].T
+            np.testing.assert_allclose(ours[:, at < 96], theirs, rtol=1e-2, atol=1e-3)
+        known = np.isfinite(recorded.optimum)
+        assert 0.3 < known.mean() < 1
+        assert np.abs(recorded.optimum - recorded.weight)[known].max() < 2.0
+
+
+def test_streams_whose_optimum_is_often_lost_are_not_used():
+    shape = (1, 1, 1, 1, 3, 10)
+    optimum = np.zeros(shape)
+    optimum[..., 1, :1], optimum[..., 2, :2] = np.nan, np.nan
+    numbers = np.ones(shape)
+    numbers[..., 0, 0] = 0.0  # a curvature that says nothing
+    recorded = Recorded(optimum=optimum, gradient=numbers, curvature=numbers, weight=numbers)
+    assert np.asarray(streams_of(recorded, "optimum").valid).sum(axis=-1).tolist() == [[10, 9, 0]]
+    gradients = streams_of(recorded, "gradient")
+    assert np.asarray(gradients.valid).sum(axis=-1).tolist() == [[9, 10, 10]]
+    assert np.isfinite(np.asarray(gradients.observed)).all()
 
 
 def test_records_stand_at_the_steps_of_their_windows():
@@ -262,7 +337,7 @@ def test_records_stand_at_the_steps_of_their_windows():
         "fast": Window(begin=30, spacing=1, count=4),
     }
     taken, at = 0, []
-    for gap in _gaps(windows):
+    for gap in steps_between(windows):
         taken += gap
         at.append(taken)
         taken += 1  # the step that is recorded
