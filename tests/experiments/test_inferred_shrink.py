@@ -30,7 +30,7 @@ from experiments.recorded import (
 from tests.experiments import surfaces
 from tests.experiments.test_verdicts import holds, with_every_seed_lost
 
-READING = "slow_part/to_a_mean"
+READING = "every_step/to_a_mean"
 RATES, DECAYS = np.geomspace(1e-3, 8e-3, 3), np.geomspace(0.5, 4, 3)
 
 
@@ -253,7 +253,7 @@ def generalised_least_squares(y, matrix, direction, *, place: bool):
 @pytest.mark.parametrize("kind", ["optimum", "gradient"])
 @pytest.mark.parametrize("transition", ["ornstein_uhlenbeck", "nonzero_mean"])
 def test_the_profile_is_that_of_the_dense_gaussian(kind, transition):
-    """With the whole covariance matrix of what was seen: h (w - w*) and its noise, or w* and its."""
+    """With the whole covariance matrix of what was seen, gradients, or optima."""
     model, noise = model_named(transition, noise="free"), 0.7
     drawn = optima(jax.random.key(3), model, 0.1, runs=1, steps=40)
     streams = jax.tree.map(lambda each: each[0], drawn)
