@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from bayesfilt.commands.console import say, show_table
-from bayesfilt.commands.jax_setup import prepare_jax
+from bayesfilt.commands.jax_setup import Dtype, prepare_jax
 
 DONE, NOT_DONE = 0, 2
 
@@ -153,7 +153,7 @@ def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> No
     if not 0 <= options.seed < _SEEDS:
         raise ValueError(f"experiments need 0 <= --seed < {_SEEDS}, got {options.seed}.")
     folder, config = _folder(options, module), _config(module, options)
-    dtype = getattr(module, "DTYPE", "float32")
+    dtype: Dtype = module.DTYPE if hasattr(module, "DTYPE") else "float32"
     open_run_directory(folder, force=force)
     prepare_jax("auto", dtype, split_cpu=True)
     import jax

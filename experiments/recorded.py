@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, PartitionSpec
 from jax.stages import Wrapped
 from jaxtyping import Array, Float, Int
@@ -176,7 +177,7 @@ def _run(chosen: ChosenWeights, gaps: Int[Array, " records"], task: Task, rate, 
     setting = Setting(
         learning_rate=rate, weight_decay=decay, batch_size=task.batch_size, num_steps=1
     )
-    optimizer = named_optimizer("adamw", setting).optimizer
+    optimizer = optax.with_extra_args_support(named_optimizer("adamw", setting).optimizer)
     find_optimum = coordinate_optimum(chosen, whole_data, tolerance=_TOLERANCE)
     find_gradient, find_weight = summed_gradient(chosen), chosen_weight(chosen)
 

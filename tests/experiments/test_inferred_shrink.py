@@ -258,8 +258,8 @@ def test_the_profile_is_that_of_the_dense_gaussian(kind, transition):
     drawn = optima(jax.random.key(3), model, 0.1, runs=1, steps=40)
     streams = jax.tree.map(lambda each: each[0], drawn)
     rng = np.random.default_rng(0)
+    curvature, taken_at = rng.uniform(1, 5, (24, 40)), rng.standard_normal((24, 40))
     if kind == "gradient":
-        curvature, taken_at = rng.uniform(1, 5, (24, 40)), rng.standard_normal((24, 40))
         streams = dataclasses.replace(
             streams,
             kind="gradient",
@@ -295,7 +295,9 @@ def test_a_recorded_run_is_the_run_that_simulate_makes():
     """Same weights and gradients at the same steps; the optimum is one of the whole data."""
     problem, windows = e05.QUICK.problem, e05.QUICK.windows()
     rates, decays = e05.QUICK.axes.values()
-    _, found = record_runs(problem, rates, decays, [3, 4], windows, e05.QUICK.per_layer)
+    _, found = record_runs(
+        problem, rates.tolist(), decays.tolist(), [3, 4], windows, e05.QUICK.per_layer
+    )
     task = make_task("digits-mlp", batch_size=32, subset=300, label_noise=0.2, dtype="float32")
     chosen = choose_matrices(task.init_params(jax.random.key(0)), e05.QUICK.per_layer)
     setting = Setting(
