@@ -7,7 +7,7 @@ Refuted by: a factor between the two whose interval lies outside 1/2 to 2, at a 
 The run that is recorded has a decay of its own, AdamW's default, and nothing of the sweep. Windows,
 models and controls are those of e05: a reading whose control fails is not judged.
 Cost of PAPER: 195 runs of the MLP (0.6 million steps) and 15 runs of which 32 weights are recorded
-384 times each: about 2 minutes on two quiet cores.
+384 times each: about 2 minutes on two quiet cores (estimated; 8 on busy ones).
 """
 
 import dataclasses

@@ -49,7 +49,7 @@ READINGS = {
 IN_WORDS = {
     "every_step": "optimum at every step",
     "slow_part": "slow part of the optimum",
-    "gradients": "optimum behind the gradients",
+    "gradients": "gradients at every step",
     "to_zero": "shrinking to zero",
     "to_a_mean": "shrinking to a mean",
 }
