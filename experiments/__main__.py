@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from bayesfilt.commands.console import say, show_table
-from bayesfilt.commands.jax_setup import prepare_jax
+from bayesfilt.commands.jax_setup import Dtype, prepare_jax
 
 DONE, NOT_DONE = 0, 2
 
@@ -153,8 +153,9 @@ def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> No
     if not 0 <= options.seed < _SEEDS:
         raise ValueError(f"experiments need 0 <= --seed < {_SEEDS}, got {options.seed}.")
     folder, config = _folder(options, module), _config(module, options)
+    dtype: Dtype = module.DTYPE if hasattr(module, "DTYPE") else "float32"
     open_run_directory(folder, force=force)
-    prepare_jax("auto", "float32", split_cpu=True)
+    prepare_jax("auto", dtype, split_cpu=True)
     import jax
 
     say(f"{_name(module)}: {module.CLAIM}")
@@ -167,7 +168,7 @@ def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> No
         raise
     seconds = time.perf_counter() - begun
     write_record(result, folder)
-    write_manifest(folder, config, seed=options.seed, dtype="float32", wall_time_seconds=seconds)
+    write_manifest(folder, config, seed=options.seed, dtype=dtype, wall_time_seconds=seconds)
     verdicts = module.check(result)
     write_summary(folder, {"seconds": seconds, "verdicts": _plain(verdicts)})
     _show(module, verdicts)

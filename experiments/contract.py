@@ -5,6 +5,7 @@ A module `experiments/eNN_....py` has a docstring (claim, source, what would ref
     CLAIM                              one sentence
     Config                             frozen dataclass: every number that can change the result
     PAPER, QUICK                       a Config each; QUICK is the same code, in seconds
+    DTYPE                              "float64" where the process needs it; else float32
     run(config, key) -> Result         numbers only: nothing is judged, written or drawn
     check(result) -> list[Verdict]     the claim taken apart, each part judged
     plot(result, venue) -> Figure      of the numbers, for a page of this width
@@ -106,6 +107,20 @@ def below(interval: Interval, bound: float) -> bool | None:
     return False if interval.low > bound else None
 
 
+def within(interval: Interval, low: float, high: float) -> bool | None:
+    """Whether a number lies in a band: None where its interval holds an edge, or is unknown."""
+    if low <= interval.low and interval.high <= high:
+        return True
+    return False if interval.high < low or interval.low > high else None
+
+
+def all_of(*parts: bool | None) -> bool | None:
+    """No as soon as one part is no, yes if all of them are, else None."""
+    if any(part is False for part in parts):
+        return False
+    return True if all(part is True for part in parts) else None
+
+
 def is_the_one(interval: Interval, claimed: float, rivals: Sequence[float]) -> bool | None:
     """Whether a number is the claimed one: yes, no, or None where it cannot be told.
 
@@ -122,9 +137,20 @@ def is_the_one(interval: Interval, claimed: float, rivals: Sequence[float]) -> b
     return True if interval.high - interval.low <= min(ways, default=float("inf")) else None
 
 
+def not_judged(verdict: Verdict, why: str) -> Verdict:
+    """The same verdict without a yes or no, the reason added to its tolerance."""
+    return Verdict(
+        claim=verdict.claim,
+        measured=verdict.measured,
+        expected=verdict.expected,
+        tolerance=f"{verdict.tolerance}; not judged {why}",
+        holds=None,
+    )
+
+
 def with_enough_seeds(verdicts: Sequence[Verdict], num_seeds: int) -> list[Verdict]:
     """The same verdicts, none of them judged where seeds are too few for their intervals."""
     if num_seeds >= FEWEST_SEEDS:
         return list(verdicts)
-    why = f"; not judged with {num_seeds} seeds, fewer than {FEWEST_SEEDS}"
-    return [each._replace(holds=None, tolerance=each.tolerance + why) for each in verdicts]
+    why = f"with {num_seeds} seeds, fewer than {FEWEST_SEEDS}"
+    return [not_judged(each, why) for each in verdicts]

@@ -41,7 +41,7 @@ def layers_of(params: Params) -> Layers:
     ends: dict[str, int] = {}
     total = 0
     for path, leaf in found:
-        total += jnp.size(leaf)
+        total += leaf.size
         if depth:  # a bare array has no key: it is all there is
             ends[_name(path[:depth])] = total
     starts = [0, *ends.values()]

@@ -25,6 +25,7 @@ from bayesfilt.figures.decay import decay_figure
 from bayesfilt.figures.gains import gains_figure, regimes_figure
 from bayesfilt.figures.heatmaps import heatmap_figure
 from bayesfilt.figures.inference import comparison_figure, shrink_figure
+from bayesfilt.figures.inferred_decay import inferred_decay_figure
 from bayesfilt.figures.instruments import belief_figure, instruments_figure
 from bayesfilt.figures.layout import VenueFigure
 from bayesfilt.figures.save import save_figure
@@ -51,6 +52,7 @@ __all__ = [
     "gains_figure",
     "heatmap_figure",
     "instruments_figure",
+    "inferred_decay_figure",
     "learning_curves_figure",
     "matched_loss_figure",
     "optimizer_style",
@@ -92,6 +94,7 @@ FIGURES = {
     "calibration": Drawing(draw=calibration_figure, group="calibration"),
     "instruments": Drawing(draw=instruments_figure, group="instruments"),
     "belief": Drawing(draw=belief_figure, group="instruments"),
+    "inferred-decay": Drawing(draw=inferred_decay_figure, group="inferred_decay"),
 }
 
 

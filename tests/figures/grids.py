@@ -127,3 +127,32 @@ def budgets_group(tasks=("300 points, 20 % noise", "all points"), inside=True) -
         "law": variable("law", ["1/sqrt(steps)", "constant"]),
         "predicted": variable(("task", "law", "budget"), 1e-4 * np.tile(laws, (len(tasks), 1, 1))),
     }
+
+
+def inferred_decay_group(
+    readings=("optimum at every step, shrinking to zero", "gradients, shrinking to a mean"),
+    known=True,
+) -> Group:
+    """Decays of two layers around the reference; one below all that is seen, one not known."""
+    rates, decays = np.geomspace(1e-3, 8e-3, 3), np.array([0.5, 4.0])
+    reference = np.outer(rates, decays)
+    factors = np.geomspace(0.3, 30, 2 * len(readings)).reshape(len(readings), 2, 1, 1)
+    decay = factors * reference**0.8
+    edge = np.zeros(decay.shape)
+    edge[0, 0, 0, 0], edge[-1, 1, 2, 1] = -1, 1
+    decay[-1, 0, 0, 1] = np.nan
+    decay = decay if known else np.full_like(decay, np.nan)
+    where = ("reading", "layer", "learning_rate", "weight_decay")
+    return {
+        "reading": variable("reading", list(readings)),
+        "layer": variable("layer", ["dense_0", "dense_1"]),
+        "learning_rate": variable("learning_rate", rates),
+        "reference": variable(
+            ("learning_rate", "weight_decay"), reference, description="decay per step that was set"
+        ),
+        "near": variable((), 2.0),
+        "decay": variable(where, decay),
+        "decay_low": variable(where, 0.6 * decay),
+        "decay_high": variable(where, 1.5 * decay),
+        "edge": variable(where, edge),
+    }

@@ -179,6 +179,7 @@ def record(**settings) -> Record:
         "curves": grids.curves_group(),
         "matched": grids.matched_group(),
         "budgets": grids.budgets_group(),
+        "inferred_decay": grids.inferred_decay_group(),
     }
     return Record(groups=groups | settings, attributes={"tasks": ["digits-mlp"]})
 
@@ -334,5 +335,10 @@ def odd_cases() -> dict[str, tuple[str, Group]]:
         "no restarts": ("anytime", grids.anytime_group(restarts=())),
         "eight at matched loss": ("matched", grids.matched_group(EIGHT_FOLLOWERS)),
         "no budget inside": ("budgets", grids.budgets_group(inside=False)),
+        "no decay known": ("inferred-decay", grids.inferred_decay_group(known=False)),
+        "six readings": (
+            "inferred-decay",
+            grids.inferred_decay_group([f"reading {index} of optima" for index in range(6)]),
+        ),
         "many ratios": ("validity", validity_group(ratios=np.geomspace(1e-12, 0.9, 40))),
     }

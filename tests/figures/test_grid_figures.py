@@ -10,6 +10,7 @@ from bayesfilt.figures import (
     anytime_figure,
     budgets_figure,
     heatmap_figure,
+    inferred_decay_figure,
     learning_curves_figure,
     matched_loss_figure,
 )
@@ -196,3 +197,34 @@ def test_budgets_are_the_record_and_one_outside_the_grid_has_no_marker():
         np.testing.assert_allclose(ends[:, 0], group["best_low"].values[index][known])
         np.testing.assert_allclose(ends[:, 1], group["best_high"].values[index][known])
     assert "not inside the grid" in words_of(budgets_figure(grids.budgets_group(inside=False)))
+
+
+def test_inferred_decays_are_the_record_and_bounds_have_carets():
+    group = grids.inferred_decay_group()
+    figure = inferred_decay_figure(group, "tmlr")
+    reference, decay = group["reference"].values, group["decay"].values
+    seen = 0
+    for index, axes in enumerate(panels(figure)):
+        ends = line(axes, "equal").get_xydata()
+        np.testing.assert_allclose(ends[:, 0], ends[:, 1])
+        bands = [each for each in axes.collections if isinstance(each, PolyCollection)]
+        edges = bands[0].get_paths()[0].vertices
+        ratios = edges[:, 1] / edges[:, 0]
+        np.testing.assert_allclose([ratios.min(), ratios.max()], [0.5, 2.0])
+        for layer, rate in np.ndindex(2, 3):
+            for side in (-1, 0, 1):
+                here = (group["edge"].values[index, layer, rate] == side) & np.isfinite(
+                    decay[index, layer, rate]
+                )
+                drawn = line(axes, f"rate {rate}, layer {layer}, side {side}")
+                x, y = drawn.get_data()
+                np.testing.assert_allclose(y, decay[index, layer, rate][here])
+                np.testing.assert_allclose(x, reference[rate][here], rtol=0.04)
+                assert (drawn.get_marker() in (6, 7)) is (side != 0)
+                seen += len(y)
+        whiskers = [each for each in axes.collections if isinstance(each, LineCollection)]
+        lows = np.concatenate([np.array(each.get_segments())[:, 0, 1] for each in whiskers])
+        low = group["decay_low"].values[index]
+        np.testing.assert_allclose(np.sort(lows), np.sort(low[np.isfinite(low)]))
+    assert seen == 23
+    assert "not known" in words_of(inferred_decay_figure(grids.inferred_decay_group(known=False)))
