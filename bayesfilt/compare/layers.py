@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy as np
 from jaxtyping import Array, Float
 
 from bayesfilt.custom_types import Params
@@ -41,7 +42,7 @@ def layers_of(params: Params) -> Layers:
     ends: dict[str, int] = {}
     total = 0
     for path, leaf in found:
-        total += leaf.size
+        total += np.size(leaf)
         if depth:  # a bare array has no key: it is all there is
             ends[_name(path[:depth])] = total
     starts = [0, *ends.values()]
