@@ -13,7 +13,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy as np
 from jaxtyping import Array, Float
 
 from bayesfilt.custom_types import Params
