@@ -25,6 +25,7 @@ from bayesfilt.figures.decay import decay_figure
 from bayesfilt.figures.gains import gains_figure, regimes_figure
 from bayesfilt.figures.heatmaps import heatmap_figure
 from bayesfilt.figures.layout import VenueFigure
+from bayesfilt.figures.observation import drift_figure, noise_over_curvature_figure
 from bayesfilt.figures.save import save_figure
 from bayesfilt.figures.style import VENUES, optimizer_style, rc_params, venue_named
 from bayesfilt.figures.training import training_figure
@@ -42,10 +43,12 @@ __all__ = [
     "crossover_figure",
     "decay_figure",
     "draw_all",
+    "drift_figure",
     "gains_figure",
     "heatmap_figure",
     "learning_curves_figure",
     "matched_loss_figure",
+    "noise_over_curvature_figure",
     "optimizer_style",
     "rc_params",
     "regimes_figure",
