@@ -1,20 +1,26 @@
-"""What the experiments on single weights share: their worlds, and statistics over weights and seeds.
+"""What the experiments on single weights share: worlds, and statistics over weights and seeds.
 
 Numbers of weights stand in arrays with the seeds last, (..., weights, seeds), so that bootstraps
 resample whole runs: the weights of one run are no independent witnesses.
 """
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
+from jaxtyping import PRNGKeyArray
 
 from bayesfilt.compare import ChosenWeights, Interval, bootstrap, chosen_weights
-from bayesfilt.tasks import Task, make_task
+from bayesfilt.optimizers.zoo import Setting, named_optimizer
+from bayesfilt.tasks import Task, make_task, tracking_task
+from bayesfilt.theory import transition_from_adamw
 from experiments.contract import check_key
 from experiments.grids import Problem
 
-EARLY, MIDDLE, LATE = MOMENTS = ("early", "middle", "late")
+MOMENTS = ("early", "middle", "late")
 
 _RESAMPLES = 300
 _WEIGHTS_SEED = 0  # the same weights in every world
@@ -75,3 +81,47 @@ def within(interval: Interval, low: float, high: float) -> bool | None:
         return True
     outside = interval.high < low or interval.low > high
     return False if outside else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Matched:
+    """The world that is the filter's own: its optima drift as AdamW's dictionary says."""
+
+    drift_scale: float = 0.01  # eta, and the learning rate that is right
+    weight_decay: float = 0.1  # "lr_scaled": sigma^2 = drift_scale/(2 weight_decay)
+    weights: int = 48
+    precisions: tuple[float, float] = (1.0, 100.0)  # of the first weight and the last
+
+
+def matched_task(matched: Matched, key: PRNGKeyArray, num_steps: int) -> Task:
+    """One such world of so many steps; R = H by construction, and the same drift for all."""
+    return tracking_task(
+        key,
+        transition_from_adamw(matched.drift_scale, matched.weight_decay),
+        np.geomspace(*matched.precisions, matched.weights),
+        num_steps + 1,
+        batch_size=32,
+        dtype="float32",
+    )
+
+
+class AdamW(NamedTuple):
+    """AdamW's numbers beside its learning rate, constant in time; others of the zoo follow them."""
+
+    weight_decay: float
+    batch_size: int
+    b1: float = 0.9
+
+    def setting(self, learning_rate: Any) -> Setting:
+        """With this learning rate."""
+        return Setting(
+            learning_rate=learning_rate,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            num_steps=1,  # a constant schedule has no length
+            b1=self.b1,
+        )
+
+    def builder(self, name: str = "adamw") -> Callable[[Any], optax.GradientTransformation]:
+        """Learning rate -> the optimizer of this name."""
+        return lambda rate: named_optimizer(name, self.setting(rate)).optimizer

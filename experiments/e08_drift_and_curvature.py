@@ -20,7 +20,6 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-import optax
 from jaxtyping import PRNGKeyArray
 
 from bayesfilt.compare import (
@@ -36,17 +35,18 @@ from bayesfilt.compare import (
     whole_data,
 )
 from bayesfilt.figures import VenueFigure, drift_figure
-from bayesfilt.optimizers.zoo import Setting, named_optimizer
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.simulate import Probe
-from bayesfilt.tasks import Task, bowl_task, tracking_task
-from bayesfilt.theory import OrnsteinUhlenbeck
+from bayesfilt.tasks import Task, bowl_task
 from experiments.contract import Result, Verdict, is_the_one, spelled, with_enough_seeds
 from experiments.coordinates import (
     MOMENTS,
+    AdamW,
+    Matched,
     choice_of,
     interval_over_seeds,
     layers_of_choice,
+    matched_task,
     task_of,
     within,
     world_name,
@@ -85,7 +85,7 @@ class Config:
     weight_decay: float = 0.01  # "lr_scaled"
     per_matrix: int = 32
     trust_radius: float = 10.0  # of the search for an optimum; units of a weight
-    control_weights: int = 48
+    matched: Matched = Matched()  # and as many weights for the other control
     powers: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
     # Learning rates of Adam; a power p has each times typical_gradient^(2p - 1), in its own units.
     rates: str = "log:6.103515625e-5:0.25:13"
@@ -100,7 +100,7 @@ QUICK = Config(
     moments=(4, 20, 40),
     window=8,
     per_matrix=8,
-    control_weights=8,
+    matched=Matched(weights=8),
     powers=(0.5, 1.0),
     rates="log:0.001:0.1:3",
     eps=(1e-3,),
@@ -124,17 +124,20 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
                 name = f"power_adam:power={power:g}"
                 grid = train_grid(problem, name, "constant", axes, seeds, eps=eps)
                 groups[f"{world}/eps={eps:g}/power={power:g}"] = grid_group(grid)
-    for name, make in {COUPLED: coupled_task, UNIFORM: uniform_task}.items():
-        tasks = [make(config, jax.random.fold_in(world_key, seed)) for seed in seeds]
-        every = chosen_weights(tasks[0].init_params(world_key), range(config.control_weights))
+    last = config.moments[-1] + config.window
+    for name, world in {
+        COUPLED: lambda key: coupled_task(config.matched.weights, key),
+        UNIFORM: lambda key: matched_task(config.matched, key, last),
+    }.items():
+        tasks = [world(jax.random.fold_in(world_key, seed)) for seed in seeds]
+        every = chosen_weights(tasks[0].init_params(world_key), range(config.matched.weights))
         noise = hessian_diagonal(every, whole_data)  # by construction
         groups[f"{name}/drift"] = _watched(config, tasks, every, noise, seeds)
     return Record(groups=groups, attributes={"config": dataclasses.asdict(config)})
 
 
-def coupled_task(config: Config, key: PRNGKeyArray) -> Task:
+def coupled_task(size: int, key: PRNGKeyArray) -> Task:
     """A bowl of weights with like correlations, whose curvatures span two powers of ten."""
-    size = config.control_weights
     white = np.asarray(jax.random.normal(key, (4 * size, size)), np.float64)
     correlation = np.corrcoef(white.T)
     scale = np.sqrt(np.geomspace(0.01, 1.0, size))
@@ -142,20 +145,8 @@ def coupled_task(config: Config, key: PRNGKeyArray) -> Task:
     return bowl_task(
         curvature,
         curvature,
-        batch_size=config.problems[0].batch_size,
+        batch_size=32,
         optimum=np.zeros(size),
-        dtype="float32",
-    )
-
-
-def uniform_task(config: Config, key: PRNGKeyArray) -> Task:
-    """The filter's own model: the same drift for all, whatever their curvature."""
-    return tracking_task(
-        key,
-        OrnsteinUhlenbeck(drift_scale=0.01, stationary_variance=0.05),
-        np.geomspace(1, 100, config.control_weights),
-        config.moments[-1] + config.window,
-        batch_size=config.problems[0].batch_size,
         dtype="float32",
     )
 
@@ -278,17 +269,10 @@ def _watched(
         "noise": noise,
     }
 
-    def adamw(rate) -> optax.GradientTransformation:
-        setting = Setting(
-            learning_rate=rate,
-            weight_decay=config.weight_decay,
-            batch_size=tasks[0].batch_size,
-            num_steps=config.moments[-1],
-        )
-        return named_optimizer("adamw", setting).optimizer
-
+    adamw = AdamW(config.weight_decay, tasks[0].batch_size)
+    program = watcher(adamw.builder(), probes)
     windows = [Window(begin=begin, spacing=1, count=config.window) for begin in config.moments]
-    seen = watch(watcher(adamw, probes), tasks, [config.learning_rate] * len(seeds), seeds, windows)
+    seen = watch(program, tasks, [config.learning_rate] * len(seeds), seeds, windows)
     shape = (len(seeds), len(windows), config.window, -1)
     optimum = seen["optimum"].optimum.reshape(shape)
     valid = np.isfinite(optimum).mean(axis=2)

@@ -25,7 +25,12 @@ from bayesfilt.figures.decay import decay_figure
 from bayesfilt.figures.gains import gains_figure, regimes_figure
 from bayesfilt.figures.heatmaps import heatmap_figure
 from bayesfilt.figures.layout import VenueFigure
-from bayesfilt.figures.observation import drift_figure, noise_over_curvature_figure
+from bayesfilt.figures.observation import (
+    calibration_figure,
+    drift_figure,
+    noise_over_curvature_figure,
+    whiteness_figure,
+)
 from bayesfilt.figures.save import save_figure
 from bayesfilt.figures.style import VENUES, optimizer_style, rc_params, venue_named
 from bayesfilt.figures.training import training_figure
@@ -40,6 +45,7 @@ __all__ = [
     "agreement_figure",
     "anytime_figure",
     "budgets_figure",
+    "calibration_figure",
     "crossover_figure",
     "decay_figure",
     "draw_all",
@@ -56,6 +62,7 @@ __all__ = [
     "shares_figure",
     "training_figure",
     "validity_figure",
+    "whiteness_figure",
 ]
 
 

@@ -21,12 +21,13 @@ from bayesfilt.figures.panels import (
     guide,
     marker_size,
     numbers,
+    optimizer_handles,
     plain,
     set_scale,
     style_handle,
     words,
 )
-from bayesfilt.figures.style import LIMIT_COLOR, VENUES, LineStyle, venue_style
+from bayesfilt.figures.style import LIMIT_COLOR, VENUES, LineStyle, optimizer_style, venue_style
 from bayesfilt.records import Group
 
 # Early, middle and late in training, wherever they are told apart: dark to light.
@@ -70,7 +71,7 @@ def noise_over_curvature_figure(group: Group, venue: str = "neurips") -> VenueFi
             set_scale(axes, "x", [_inner(curvature[drawn])], scale="log")
             set_scale(axes, "y", [_inner(ratio)], scale="log")
             guide(axes, 1.0)
-            for place, style in enumerate(_styles(moments)):
+            for place, style in enumerate(_by_moment(moments)):
                 _cloud(axes, curvature[index, place], ratio[index, place], style)
                 _median_line(axes, medians[index, place], style)
         grid.label_lowest("curvature H (summed loss)")
@@ -94,11 +95,11 @@ def drift_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """
     worlds, moments, laws = words(group, "world"), words(group, "moment"), words(group, "law")
     with venue_style(venue):
-        facets = _two_rows(venue, worlds)
+        panels = _two_rows(venue, worlds)
         for index in range(len(worlds)):
-            _draw_drift(facets[0, index], group, index)
-            _draw_powers(facets[1, index], group, index)
-        figure = facets[0, 0].figure
+            _draw_drift(panels[0, index], group, index)
+            _draw_powers(panels[1, index], group, index)
+        figure = panels[0, 0].figure
         assert isinstance(figure, VenueFigure)
         handles = _moment_handles(moments, "")
         handles += [style_handle(law, style) for law, style in zip(laws, _LAWS, strict=False)]
@@ -166,8 +167,100 @@ def _draw_powers(axes: Axes, group: Group, index: int) -> None:
         axes.set_ylabel("training loss at the\nbest learning rate (nats)", linespacing=0.95)
 
 
-def _styles(moments: list[str]) -> tuple[LineStyle, ...]:
-    return MOMENT_STYLES[: len(moments)]
+def calibration_figure(group: Group, venue: str = "neurips") -> VenueFigure:
+    """Calibration (first row) and normalised innovations (second) by moment, a column a world.
+
+    Bars are intervals; a level that is not finite has no marker. Calibrated is 1.
+
+    Args:
+        group: `world`, `optimizer`, `moment` (words); `calibration` and `innovation`, and with
+            `_low` and `_high` their intervals, over (world, optimizer, moment).
+        venue: name in `bayesfilt.figures.VENUES`.
+    """
+    worlds, moments = words(group, "world"), words(group, "moment")
+    optimizers = words(group, "optimizer")
+    labels = {"calibration": "(w* − μ)² / p", "innovation": "g² / (h² p + h)"}
+    with venue_style(venue):
+        panels = _two_rows(venue, worlds)
+        for (row, index), axes in panels.items():
+            name = list(labels)[row]
+            _draw_levels(axes, group, name, index)
+            axes.set_xticks(range(len(moments)), moments)
+            axes.set_xlim(-0.5, len(moments) - 0.5)
+            if index == 0:
+                axes.set_ylabel(labels[name])
+        figure = panels[0, 0].figure
+        assert isinstance(figure, VenueFigure)
+        place_legend_above(figure, optimizer_handles(optimizers))
+        return figure
+
+
+def whiteness_figure(group: Group, venue: str = "neurips") -> VenueFigure:
+    """Autocorrelation (first row) and training loss (second) by learning rate, a column a world.
+
+    Args:
+        group: `world`, `moment` (words), `learning_rate` over (world, rate); `autocorrelation`
+            and `loss`, and with `_low` and `_high` their intervals, over (world, moment, rate).
+        venue: name in `bayesfilt.figures.VENUES`.
+    """
+    worlds, moments = words(group, "world"), words(group, "moment")
+    labels = {"autocorrelation": "lag-one autocorrelation\nof gradients", "loss": "training loss"}
+    rates = numbers(group, "learning_rate", "world", "rate")
+    with venue_style(venue):
+        panels = _two_rows(venue, worlds)
+        for (row, index), axes in panels.items():
+            name = list(labels)[row]
+            values, low, high = _with_interval(group, name, "world", "moment", "rate")
+            set_scale(axes, "x", [rates[index]], scale="log")
+            set_scale(axes, "y", [values[index]], scale="linear" if row == 0 else "log")
+            if row == 0:
+                guide(axes, 0.0)
+            for place, style in enumerate(_by_moment(moments)):
+                axes.vlines(rates[index], low[index, place], high[index, place], color=style.color)
+                axes.plot(
+                    rates[index], values[index, place], color=style.color, marker=style.marker,
+                    linestyle=style.linestyle,
+                )  # fmt: skip
+            if row == 1:
+                axes.set_xlabel("learning rate")
+            if index == 0:
+                axes.set_ylabel(labels[name], linespacing=0.95)
+        figure = panels[0, 0].figure
+        assert isinstance(figure, VenueFigure)
+        handles = [
+            style_handle(name, style)
+            for name, style in zip(moments, _by_moment(moments), strict=True)
+        ]
+        place_legend_above(figure, handles)
+        return figure
+
+
+def _draw_levels(axes: Axes, group: Group, name: str, index: int) -> None:
+    """Markers side by side for the optimizers, with their intervals."""
+    optimizers = words(group, "optimizer")
+    values, low, high = _with_interval(group, name, "world", "optimizer", "moment")
+    set_scale(axes, "y", [values, low, high, np.ones(1)], scale="log")
+    guide(axes, 1.0)
+    for place, optimizer in enumerate(optimizers):
+        style = optimizer_style(optimizer)
+        x = np.arange(values.shape[-1]) + 0.15 * (place - (len(optimizers) - 1) / 2)
+        known = np.isfinite(low[index, place]) & np.isfinite(high[index, place])
+        axes.vlines(
+            x[known], low[index, place][known], high[index, place][known], color=style.color
+        )
+        axes.plot(
+            x, values[index, place], linestyle="none", marker=style.marker, color=style.color,
+            markersize=marker_size(1.2),
+        )  # fmt: skip
+
+
+def _with_interval(group: Group, name: str, *dims: str) -> list[np.ndarray]:
+    return [numbers(group, f"{name}{ending}", *dims) for ending in ("", "_low", "_high")]
+
+
+def _by_moment(moments: list[str]) -> list[LineStyle]:
+    """The style of every moment, the last one always that of late."""
+    return [*MOMENT_STYLES[: len(moments) - 1], MOMENT_STYLES[-1]]
 
 
 def _inner(values: np.ndarray) -> np.ndarray:
@@ -193,7 +286,7 @@ def _median_line(axes: Axes, value: float, style: LineStyle) -> None:
 
 def _moment_handles(moments: list[str], line: str) -> list[Artist]:
     handles: list[Artist] = []
-    for name, style in zip(moments, _styles(moments), strict=True):
+    for name, style in zip(moments, _by_moment(moments), strict=True):
         handles.append(
             Line2D(
                 [], [], color=style.color, marker=style.marker, linestyle=style.linestyle,
