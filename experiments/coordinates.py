@@ -44,7 +44,7 @@ def task_of(problem: Problem) -> Task:
 
 def choice_of(task: Task, per_matrix: int) -> ChosenWeights:
     """So many weights of every matrix; biases are few, and more leaves to compile for."""
-    params = jax.eval_shape(task.init_params, jax.random.key(0))
+    params = task.init_params(jax.random.key(0))
     shapes = jax.tree.leaves(params)
     ends = np.cumsum([leaf.size for leaf in shapes])
     keys = jax.random.split(jax.random.key(_WEIGHTS_SEED), len(shapes))
@@ -81,6 +81,11 @@ def within(interval: Interval, low: float, high: float) -> bool | None:
         return True
     outside = interval.high < low or interval.low > high
     return False if outside else None
+
+
+def widened(found: Interval, by: float) -> Interval:
+    """An interval with room for what is not meant to the last digit."""
+    return Interval(estimate=found.estimate, low=found.low - by, high=found.high + by)
 
 
 @dataclasses.dataclass(frozen=True)

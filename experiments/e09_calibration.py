@@ -132,16 +132,22 @@ def check(result: Result) -> list[Verdict]:
     for world, group in _control_first(result):
         control = world == MATCHED
         for place, optimizer in enumerate(group["optimizer"].values.tolist()):
+            pairs = []
             for index, moment in enumerate(MOMENTS):
                 # The control's filters must have forgotten their start.
                 if control and index < len(MOMENTS) - 1:
                     continue
                 where = f"{'control, ' if control else ''}{world}, {optimizer}, {moment}"
-                found = [
-                    _is_one(where, group, (place, index), level, control=control)
-                    for level in LEVELS
-                ]
-                verdicts += with_enough_seeds(found, group["innovation"].values.shape[2])
+                pairs.append(
+                    [
+                        _is_one(where, group, (place, index), level, control=control)
+                        for level in LEVELS
+                    ]
+                )
+            found = [each for pair in pairs for each in pair]
+            if not control:
+                found.append(_ever(f"{world}, {optimizer}", pairs))
+            verdicts += with_enough_seeds(found, group["innovation"].values.shape[2])
     return verdicts
 
 
@@ -279,4 +285,18 @@ def _is_one(
         tolerance=f"a factor of {band:g}; 90 % bootstrap over seeds, undecided where it crosses"
         " that factor",
         holds=within(found, 1 / band, band),
+    )
+
+
+def _ever(where: str, pairs: list[list[Verdict]]) -> Verdict:
+    """One level alone may pass through 1 on its way from too large to too small."""
+    held = [[each.holds for each in pair] for pair in pairs]
+    moments = [moment for moment, pair in zip(MOMENTS, held, strict=True) if all(pair)]
+    never = all(False in pair for pair in held)
+    return Verdict(
+        claim=f"{where}: there is a moment at which the filter is calibrated",
+        measured=f"both levels are 1: {', '.join(moments) or 'never'}",
+        expected="both levels are 1 early, in the middle or late",
+        tolerance="those of the levels",
+        holds=True if moments else (False if never else None),
     )

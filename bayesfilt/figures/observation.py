@@ -119,7 +119,7 @@ def _two_rows(venue: str, worlds: list[str]) -> dict[tuple[int, int], Axes]:
     cells = figure.subplots(2, len(worlds), squeeze=False)
     for axes, world in zip(cells[0], worlds, strict=True):
         axes.set_title(wrap(plain(world), 24))
-    return {place: axes for place, axes in np.ndenumerate(cells)}
+    return dict(np.ndenumerate(cells))
 
 
 def _draw_drift(axes: Axes, group: Group, index: int) -> None:
@@ -204,7 +204,10 @@ def whiteness_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         venue: name in `bayesfilt.figures.VENUES`.
     """
     worlds, moments = words(group, "world"), words(group, "moment")
-    labels = {"autocorrelation": "lag-one autocorrelation\nof gradients", "loss": "training loss"}
+    labels = {
+        "autocorrelation": "lag-one autocorrelation\nof gradients",
+        "loss": "training loss (nats)",
+    }
     rates = numbers(group, "learning_rate", "world", "rate")
     with venue_style(venue):
         panels = _two_rows(venue, worlds)
@@ -212,7 +215,7 @@ def whiteness_figure(group: Group, venue: str = "neurips") -> VenueFigure:
             name = list(labels)[row]
             values, low, high = _with_interval(group, name, "world", "moment", "rate")
             set_scale(axes, "x", [rates[index]], scale="log")
-            set_scale(axes, "y", [values[index]], scale="linear" if row == 0 else "log")
+            set_scale(axes, "y", [values[index]], scale="linear" if row == 0 else "auto")
             if row == 0:
                 guide(axes, 0.0)
             for place, style in enumerate(_by_moment(moments)):
