@@ -85,7 +85,7 @@ class Config:
     matched: Matched = Matched()  # and as many weights for the other control
     powers: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
     # Learning rates of Adam; a power p has each times typical_gradient^(2p - 1), in its own units.
-    rates: str = "log:6.103515625e-5:0.25:13"
+    rates: str = "log:1.52587890625e-5:0.5:16"
     typical_gradient: float = 0.03  # root mean square, of the mean loss
     # Added to the root mean square: nothing, and what bounds the steps of silent weights.
     eps: tuple[float, ...] = (1e-8, 1e-3)

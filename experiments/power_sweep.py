@@ -109,11 +109,7 @@ def power_verdicts(
             measured=measured,
             expected=f"{power:g}",
             tolerance=tolerance,
-            holds=judged(
-                is_the_one(
-                    found, power, [other for other in (*NAMED.values(), 0.0) if other != power]
-                )
-            ),
+            holds=judged(is_the_one(found, power, [other for other in powers if other != power])),
         )
         for name, power in NAMED.items()
         if power in powers
