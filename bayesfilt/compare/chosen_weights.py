@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from bayesfilt.checks import require_at_least
 from bayesfilt.compare.layers import layers_of
@@ -25,7 +25,8 @@ _AT_ONCE = 8
 class ChosenWeights(NamedTuple):
     """Coordinates of a tree of weights; static, so hand it to a probe and not through `jit`."""
 
-    index: np.ndarray  # (weights,): place in the raveled tree, increasing
+    # (weights,): place in the raveled tree, increasing
+    index: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]
     layer: np.ndarray  # (weights,): index into `layer_names`
     layer_names: tuple[str, ...]
 
@@ -44,6 +45,15 @@ class Line(NamedTuple):
     def slope(self, function: Callable[[Params], Any]) -> tuple[Any, Any]:
         """Value and derivative along the coordinate, where the weight is now (forward mode)."""
         return jax.jvp(lambda leaf: function(self.rebuild(leaf)), (self.leaf,), (self.direction,))
+
+
+class _Lanes(NamedTuple):
+    """Searches side by side, and what those that ended have found."""
+
+    task: Int[Array, " lanes"]  # which coordinate each lane is at
+    following: Int[Array, ""]  # the first that no lane has taken
+    states: Any
+    results: Any
 
 
 def choose_weights(
@@ -116,22 +126,100 @@ def along_each(chosen: ChosenWeights, params: Params, measure: Callable[[Line], 
 
     The work of one coordinate is that of `measure`; `_AT_ONCE` of them are vectorised.
     """
+
+    def of_leaf(line_at: Callable[[Array], Line], within: np.ndarray) -> Any:
+        return jax.lax.map(
+            lambda place: measure(line_at(place)),
+            jnp.asarray(within),
+            batch_size=min(_AT_ONCE, len(within)),
+        )
+
+    return _leaf_by_leaf(chosen, params, of_leaf)
+
+
+def search_each[State](
+    chosen: ChosenWeights,
+    params: Params,
+    start: State,
+    look: Callable[[Line, State], State],
+    going: Callable[[State], Bool[Array, ""]],
+) -> State:
+    """Along every chosen coordinate, `look` once and then while `going`; the last states.
+
+    Searches differ in length. `_AT_ONCE` of them are vectorised, and a search that has ended
+    makes room for the next coordinate instead of waiting for its neighbours: the work is that of
+    the mean length, not of the longest.
+
+    Args:
+        chosen: Which weights.
+        params: The weights.
+        start: Of every search; a tree of arrays.
+        look: One evaluation, line and state to state.
+        going: Whether a search needs another one.
+    """
+
+    def of_leaf(line_at: Callable[[Array], Line], within: np.ndarray) -> State:
+        places, num = jnp.asarray(within), len(within)
+        lanes = min(_AT_ONCE, num)
+
+        def several(count: int) -> State:
+            return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), start)
+
+        def look_at_all(loop: _Lanes) -> _Lanes:
+            # An idle lane's task is `num`, beyond the end: it looks at the last coordinate, and
+            # what it finds is dropped.
+            place = places[jnp.minimum(loop.task, num - 1)]
+            states = jax.vmap(lambda place, state: look(line_at(place), state))(place, loop.states)
+            ended = ~jax.vmap(going)(states)
+            following = loop.following + jnp.cumsum(ended)
+            return _Lanes(
+                task=jnp.where(ended, jnp.minimum(following - 1, num), loop.task),
+                following=following[-1],
+                states=jax.tree.map(
+                    lambda fresh, state: jax.vmap(jnp.where)(ended, fresh, state),
+                    several(lanes),
+                    states,
+                ),
+                results=jax.tree.map(
+                    lambda results, state: results.at[loop.task].set(state, mode="drop"),
+                    loop.results,
+                    states,
+                ),
+            )
+
+        begin = _Lanes(
+            task=jnp.arange(lanes),
+            following=jnp.asarray(lanes),
+            states=several(lanes),
+            results=several(num),
+        )
+        return jax.lax.while_loop(lambda loop: jnp.any(loop.task < num), look_at_all, begin).results
+
+    return _leaf_by_leaf(chosen, params, of_leaf)
+
+
+def _leaf_by_leaf(
+    chosen: ChosenWeights,
+    params: Params,
+    of_leaf: Callable[[Callable[[Array], Line], np.ndarray], Any],
+) -> Any:
+    """Results of each leaf, from its lines by place and the places chosen, one after another."""
     leaves, structure = jax.tree.flatten(params)
 
-    def of_leaf(leaf: int, within: np.ndarray) -> Any:
+    def lines_of(leaf: int) -> Callable[[Array], Line]:
         flat = leaves[leaf].ravel()
 
         def rebuild(values: Array) -> Params:
             new = values.reshape(leaves[leaf].shape)
             return jax.tree.unflatten(structure, [*leaves[:leaf], new, *leaves[leaf + 1 :]])
 
-        def one(place: Array) -> Any:
+        def line_at(place: Array) -> Line:
             direction = (jnp.arange(flat.size) == place).astype(flat.dtype)
-            return measure(Line(leaf=flat, direction=direction, rebuild=rebuild))
+            return Line(leaf=flat, direction=direction, rebuild=rebuild)
 
-        return jax.lax.map(one, jnp.asarray(within), batch_size=min(_AT_ONCE, len(within)))
+        return line_at
 
-    parts = [of_leaf(leaf, within) for leaf, within in _by_leaf(chosen, leaves)]
+    parts = [of_leaf(lines_of(leaf), within) for leaf, within in _by_leaf(chosen, leaves)]
     return jax.tree.map(lambda *each: jnp.concatenate(each), *parts)
 
 

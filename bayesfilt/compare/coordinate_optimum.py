@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from bayesfilt.checks import require_at_least, require_positive
-from bayesfilt.compare.chosen_weights import ChosenWeights, Line, along_each, pick
+from bayesfilt.compare.chosen_weights import ChosenWeights, Line, pick, search_each
 from bayesfilt.compare.instruments import BatchAt
 from bayesfilt.simulate import Probe, StepView
 from bayesfilt.tasks import Task
@@ -85,16 +85,20 @@ def coordinate_optimum(
     def probe(task: Task, view: StepView) -> CoordinateOptimum:
         batch = batch_at(task, view.step)
 
-        def search(line: Line) -> _Search:
-            def along(move: Float[Array, ""]) -> Float[Array, ""]:
-                return task.loss(line.at(move), batch)
+        def look(line: Line, state: _Search) -> _Search:
+            slope, curvature = slope_and_curvature(
+                lambda move: task.loss(line.at(move), batch), state.move
+            )
+            return _after_look(state, slope, curvature, trust_radius, tolerance)
 
-            return _newton(along, line.leaf.dtype, trust_radius, tolerance, max_evaluations)
+        def going(state: _Search) -> Bool[Array, ""]:
+            return ~state.stopped & (state.evaluations < max_evaluations)
 
-        done = along_each(chosen, view.params, search)
+        here = pick(chosen, view.params)
+        done = search_each(chosen, view.params, _start(here.dtype), look, going)
         valid = done.found & (done.curvature > 0) & jnp.isfinite(done.move)
         return CoordinateOptimum(
-            optimum=jnp.where(valid, pick(chosen, view.params) + done.move, jnp.nan),
+            optimum=jnp.where(valid, here + done.move, jnp.nan),
             curvature=done.first_curvature * task.batch_size,
             optimum_curvature=jnp.where(valid, done.curvature * task.batch_size, jnp.nan),
             valid=valid,
@@ -115,48 +119,9 @@ def slope_and_curvature(
     return jax.jvp(lambda s: jax.jvp(along, (s,), (one,))[1], (move,), (one,))
 
 
-def _newton(
-    along: Callable[[Float[Array, ""]], Float[Array, ""]],
-    dtype: jnp.dtype,
-    radius: float,
-    tolerance: float,
-    max_evaluations: int,
-) -> _Search:
-    """Search for a zero of the slope within the trust region around 0."""
-    edge, zero = jnp.asarray(radius, dtype), jnp.zeros((), dtype)
-
-    def look(state: _Search) -> _Search:
-        slope, curvature = slope_and_curvature(along, state.move)
-        low = jnp.where(slope < 0, jnp.maximum(state.low, state.move), state.low)
-        high = jnp.where(slope > 0, jnp.minimum(state.high, state.move), state.high)
-        newton = state.move - slope / jnp.where(curvature > 0, curvature, jnp.nan)
-        # NaN is inside nothing: without positive curvature the search goes downhill.
-        inside = (newton >= low) & (newton <= high) & (jnp.abs(newton) < edge)
-        # The parabola's zero is beyond the edge, so look there; without one, go in quarters.
-        stride = jnp.where(curvature > 0, 2 * edge, 0.25 * edge)
-        downhill = jnp.clip(state.move - jnp.sign(slope) * stride, -edge, edge)
-        enclosed = jnp.isfinite(jnp.where(slope > 0, low, high))
-        move = jnp.where(inside, newton, jnp.where(enclosed, 0.5 * (low + high), downhill))
-        small = tolerance * edge
-        found = (inside & (jnp.abs(newton - state.move) <= small)) | (high - low <= small)
-        still_downhill = ~enclosed & (downhill == state.move)
-        lost = jnp.where(slope == 0, ~(curvature > 0), still_downhill)
-        first = state.evaluations == 0
-        return _Search(
-            move=move,
-            low=low,
-            high=high,
-            curvature=curvature,
-            first_curvature=jnp.where(first, curvature, state.first_curvature),
-            found=found & ~lost,
-            stopped=found | lost | ~jnp.isfinite(slope),
-            evaluations=state.evaluations + 1,
-        )
-
-    def going(state: _Search) -> Bool[Array, ""]:
-        return ~state.stopped & (state.evaluations < max_evaluations)
-
-    start = _Search(
+def _start(dtype: jnp.dtype) -> _Search:
+    zero = jnp.zeros((), dtype)
+    return _Search(
         move=zero,
         low=jnp.full((), -jnp.inf, dtype),
         high=jnp.full((), jnp.inf, dtype),
@@ -166,4 +131,39 @@ def _newton(
         stopped=jnp.array(False),
         evaluations=jnp.zeros((), jnp.int32),
     )
-    return jax.lax.while_loop(going, look, start)
+
+
+def _after_look(
+    state: _Search,
+    slope: Float[Array, ""],
+    curvature: Float[Array, ""],
+    radius: float,
+    tolerance: float,
+) -> _Search:
+    """The search for a zero of the slope after one more look, at `state.move`."""
+    edge = jnp.asarray(radius, slope.dtype)
+    low = jnp.where(slope < 0, jnp.maximum(state.low, state.move), state.low)
+    high = jnp.where(slope > 0, jnp.minimum(state.high, state.move), state.high)
+    newton = state.move - slope / jnp.where(curvature > 0, curvature, jnp.nan)
+    # NaN is inside nothing: without positive curvature the search goes downhill.
+    inside = (newton >= low) & (newton <= high) & (jnp.abs(newton) < edge)
+    # The parabola's zero is beyond the edge, so look there; without one, go in quarters.
+    stride = jnp.where(curvature > 0, 2 * edge, 0.25 * edge)
+    downhill = jnp.clip(state.move - jnp.sign(slope) * stride, -edge, edge)
+    enclosed = jnp.isfinite(jnp.where(slope > 0, low, high))
+    move = jnp.where(inside, newton, jnp.where(enclosed, 0.5 * (low + high), downhill))
+    small = tolerance * edge
+    found = (inside & (jnp.abs(newton - state.move) <= small)) | (high - low <= small)
+    still_downhill = ~enclosed & (downhill == state.move)
+    lost = jnp.where(slope == 0, ~(curvature > 0), still_downhill)
+    first = state.evaluations == 0
+    return _Search(
+        move=move,
+        low=low,
+        high=high,
+        curvature=curvature,
+        first_curvature=jnp.where(first, curvature, state.first_curvature),
+        found=found & ~lost,
+        stopped=found | lost | ~jnp.isfinite(slope),
+        evaluations=state.evaluations + 1,
+    )

@@ -28,10 +28,10 @@ from bayesfilt.tasks import Batch, Custom, Supervised, Task, Tracking
 from bayesfilt.tasks.tracking import Observation
 
 # (task, step) -> the fixed, large batch on which curvature, noise and optimum are measured
-BatchAt = Callable[[Task, Int[Array, ""]], Batch]
+BatchAt = Callable[[Task, int | Int[Array, ""]], Batch]
 
 
-def whole_data(task: Any, step: Int[Array, ""]) -> Batch:
+def whole_data(task: Any, step: int | Int[Array, ""]) -> Batch:
     """All there is to see: the training set, or the surface without its noise.
 
     Raises:
@@ -60,12 +60,12 @@ def fixed_examples(key: PRNGKeyArray, task: Any, num_examples: int) -> BatchAt:
     require_at_least("fixed_examples", "num_examples", num_examples, 1)
     if not has_examples(task):
         return whole_data
-    available = jax.tree.leaves(whole_data(task, jnp.zeros((), int)))[0].shape[0]
+    available = jax.tree.leaves(whole_data(task, 0))[0].shape[0]
     if num_examples >= available:
         return whole_data
     rows = np.sort(np.asarray(jax.random.permutation(key, available))[: int(num_examples)])
 
-    def batch_at(task: Task, step: Int[Array, ""]) -> Batch:
+    def batch_at(task: Task, step: int | Int[Array, ""]) -> Batch:
         return jax.tree.map(lambda array: array[rows], whole_data(task, step))
 
     return batch_at

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
@@ -32,9 +30,9 @@ from bayesfilt.compare.instruments import (
 from bayesfilt.compare.streams import StreamRecord, streams_from_trajectory
 from bayesfilt.custom_types import Params
 from bayesfilt.optimizers.belief_report import filter_state
-from bayesfilt.simulate import Probe, StepView, run_in_chunks, training
+from bayesfilt.simulate import Probe, run_in_chunks, training
 from bayesfilt.simulate.probes import minibatch_loss
-from bayesfilt.tasks import Supervised, Task
+from bayesfilt.tasks import Supervised
 
 WHICH = (
     "gradient",
@@ -94,7 +92,7 @@ def record_streams(
     Raises:
         ValueError: A length below 1, an unknown name in `which`, or one that this task or
             optimizer cannot give.
-        KeyboardInterrupt: Ctrl-C before the first recorded step was completed.
+        KeyboardInterrupt: Ctrl-C before the first recorded chunk was completed.
     """
     owner = "record_streams"
     require_at_least(owner, "num_steps", num_steps, 1)
@@ -105,29 +103,24 @@ def record_streams(
     probes = stream_probes(
         task, chosen, names, batch_at, trust_radius=trust_radius, tolerance=tolerance
     )
-    program = training(
-        optimizer, {name: after(warm_up_steps, probe) for name, probe in probes.items()}
-    )
     done = run_in_chunks(
-        program,
+        training(optimizer, probes),
         run_key,
         task,
-        warm_up_steps + num_steps,
+        num_steps,
         params=params,
+        warm_up_steps=warm_up_steps,
         steps_per_chunk=steps_per_chunk,
         on_progress=on_progress,
     )
-    if done.completed_steps <= warm_up_steps:
-        raise KeyboardInterrupt
-    window = jax.tree.map(lambda values: values[warm_up_steps:], done.record.records)
     return streams_from_trajectory(
-        window,
+        done.record.records,
         chosen=chosen,
         batch_size=task.batch_size,
         diverged_at=int(done.record.diverged_at),
         settings=None if settings is None else dict(settings),
         clipped=clipped,
-        step=np.asarray(done.record.step)[warm_up_steps:],
+        step=done.record.step,
     )
 
 
@@ -178,19 +171,3 @@ def stream_probes(
     return {"weight": chosen_weight(chosen)} | {
         name: every[name] for name in WHICH if name in wanted
     }
-
-
-def after(warm_up_steps: int, probe: Probe) -> Probe:
-    """The probe from step `warm_up_steps` on; before, zeros that cost nothing.
-
-    The step is the same in every run of a batch, so that this stays a branch under `vmap`.
-    """
-    if not warm_up_steps:
-        return probe
-
-    def later(task: Task, view: StepView) -> Any:
-        shapes = jax.eval_shape(probe, task, view)
-        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return jax.lax.cond(view.step >= warm_up_steps, lambda: probe(task, view), lambda: blank)
-
-    return later

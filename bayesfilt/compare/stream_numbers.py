@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
 
     value: Float[np.ndarray, "..."]
     standard_error: Float[np.ndarray, "..."]
-    count: Float[np.ndarray, "..."]
+    num_terms: Float[np.ndarray, "..."]
 
 
 class Slope(NamedTuple):
@@ -34,7 +34,7 @@ class Slope(NamedTuple):
     slope: float
     standard_error: float  # allows for scatter that differs from point to point
     intercept: float  # log y at log x = 0
-    count: int  # points on it
+    num_points: int
 
 
 def drift_variance(
@@ -73,7 +73,7 @@ def drift_variance(
     middle = _nan_if_none(np.nanmedian, square, count) / _MEDIAN_OF_SQUARE
     # The median of squares of n Gaussians has this many times the relative variance 1/n.
     return Estimate(
-        value=middle, standard_error=middle * np.sqrt(5.442 / _some(count)), count=count
+        value=middle, standard_error=middle * np.sqrt(5.442 / _some(count)), num_terms=count
     )
 
 
@@ -94,7 +94,7 @@ def lag_one_autocorrelation(values: ArrayLike, valid: ArrayLike | None = None) -
     return Estimate(
         value=product.sum(axis=-2) / total,
         standard_error=np.sqrt((product**2).sum(axis=-2)) / total,
-        count=paired.sum(axis=-2).astype(float),
+        num_terms=paired.sum(axis=-2).astype(float),
     )
 
 
@@ -210,12 +210,12 @@ def log_slope(y: ArrayLike, x: ArrayLike) -> Slope:
     spread = float(np.sum(away**2))
     if count < 3 or spread <= 1e-24 * count:
         nan = float("nan")
-        return Slope(slope=nan, standard_error=nan, intercept=nan, count=count)
+        return Slope(slope=nan, standard_error=nan, intercept=nan, num_points=count)
     slope = float(away @ log_y / spread)
     intercept = float(log_y.mean() - slope * log_x.mean())
     left = log_y - intercept - slope * log_x
     error = np.sqrt(np.sum((away * left) ** 2) * count / (count - 2)) / spread
-    return Slope(slope=slope, standard_error=float(error), intercept=intercept, count=count)
+    return Slope(slope=slope, standard_error=float(error), intercept=intercept, num_points=count)
 
 
 def _check_shrink(shrink: ArrayLike) -> None:
@@ -242,7 +242,7 @@ def _mean(values: Float[np.ndarray, "..."]) -> Estimate:
     mean = np.where(good, values, 0).sum(axis=-2) / some
     around = np.where(good, values - mean[..., None, :], 0)
     variance = (around**2).sum(axis=-2) / np.where(count > 1, count - 1, np.nan)
-    return Estimate(value=mean, standard_error=np.sqrt(variance / some), count=count)
+    return Estimate(value=mean, standard_error=np.sqrt(variance / some), num_terms=count)
 
 
 def _some(count: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

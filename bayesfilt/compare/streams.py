@@ -27,6 +27,10 @@ FIELDS: dict[str, tuple[str, str]] = {
 _OF_A_STEP = ("gradient_norm", "loss")  # one number a step; the others have one a weight
 
 
+# An array, or None where it was not recorded; `needed` gives arrays.
+type Field = Any
+
+
 class StreamRecord(NamedTuple):
     """Chosen weights at every step of a window; None where a field was not recorded.
 
@@ -36,19 +40,20 @@ class StreamRecord(NamedTuple):
 
     step: np.ndarray  # [steps]: of training, 0 for the first
     weight: np.ndarray  # before the step: where the gradient was taken
-    gradient: np.ndarray | None
-    curvature: np.ndarray | None
-    ggn: np.ndarray | None
-    noise_variance: np.ndarray | None
-    optimum: np.ndarray | None  # NaN where not valid
-    optimum_curvature: np.ndarray | None
-    optimum_valid: np.ndarray | None
-    posterior_variance: np.ndarray | None  # after the step's gradient
-    gradient_norm: np.ndarray | None  # [steps], of the whole *mean* gradient
-    loss: np.ndarray | None  # [steps]
+    gradient: Field
+    curvature: Field
+    ggn: Field
+    noise_variance: Field
+    optimum: Field  # NaN where not valid
+    optimum_curvature: Field
+    optimum_valid: Field
+    posterior_variance: Field  # after the step's gradient
+    gradient_norm: Field  # [steps], of the whole *mean* gradient
+    loss: Field  # [steps]
     layer: np.ndarray  # [weights], index into layer_names
     layer_names: tuple[str, ...]
-    index: np.ndarray  # [weights], place in the raveled tree
+    # [weights], place in the raveled tree
+    index: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]
     batch_size: int
     diverged_at: int  # -1: did not
     settings: dict[str, Any]  # the caller's: learning_rate, weight_decay, ...

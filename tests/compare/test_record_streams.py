@@ -1,6 +1,7 @@
 """Streams: recorded in the run, written, read again; and choices of weights."""
 
 import importlib.util
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ from bayesfilt.optimizers import adabayes, posterior_variance
 from bayesfilt.records import Record, read_record, write_record
 from bayesfilt.simulate import simulate
 from bayesfilt.simulate.probes import weights
-from bayesfilt.tasks import bowl_task, make_task, tracking_task
+from bayesfilt.tasks import Mlp, bowl_task, dataset_from_arrays, supervised_task, tracking_task
 from bayesfilt.theory import OrnsteinUhlenbeck
 
 CURVATURE = np.array([[2.0, 0.5, -0.3], [0.5, 0.4, 0.1], [-0.3, 0.1, 3.0]])
@@ -173,7 +174,7 @@ def test_the_optimum_of_the_matched_world_is_recorded_at_its_own_step():
         jax.random.key(0), OrnsteinUhlenbeck(0.1, 0.05), [0.5, 30.0], 14, batch_size=2
     )
     streams = record_streams(
-        jax.random.key(1), task, adabayes(0.1, 0.05, batch_size=2), 9,
+        jax.random.key(1), task, optax.sgd(0.01), 9,
         chosen=chosen_weights(jnp.zeros(2), [0, 1]), warm_up_steps=5, which=["optimum"],
     )  # fmt: skip
     np.testing.assert_allclose(streams.optimum, task.optimum[5:], rtol=1e-10)
@@ -198,8 +199,9 @@ def test_what_a_task_or_an_optimizer_cannot_give_is_left_out_or_refused():
     task = bowl()
     assert set(fields_of(task, optax.adam(0.1))) & {"ggn", "posterior_variance"} == set()
     assert "posterior_variance" in fields_of(task, adabayes(0.1, 0.1, batch_size=4))
-    digits = make_task("digits-mlp", batch_size=8)
-    assert "ggn" in fields_of(digits, optax.adam(0.1))
+    data = dataset_from_arrays(np.eye(4), np.arange(4), np.eye(4), np.arange(4))
+    classes = supervised_task(data, Mlp((4, 4)), batch_size=2)
+    assert "ggn" in fields_of(classes, optax.adam(0.1))
     chosen = chosen_weights(task.start, [0])
     for which, message in [
         ("gradients", "knows fields .*got 'gradients'. Did you mean 'gradient'"),
@@ -223,7 +225,7 @@ def test_ctrl_c_keeps_the_steps_of_whole_chunks():
 
     def stop(done, of):
         del of
-        if done >= 6:
+        if done >= 5:
             raise KeyboardInterrupt
 
     def record(warm_up_steps):
@@ -232,7 +234,7 @@ def test_ctrl_c_keeps_the_steps_of_whole_chunks():
             which=["gradient"], warm_up_steps=warm_up_steps, steps_per_chunk=3, on_progress=stop,
         )  # fmt: skip
 
-    np.testing.assert_array_equal(record(2).step, [2, 3, 4, 5])
+    np.testing.assert_array_equal(record(2).step, [2, 3, 4])
     with pytest.raises(KeyboardInterrupt):
         record(6)
 
@@ -266,7 +268,9 @@ def test_what_is_read_is_what_was_written(recorded, tmp_path, monkeypatch, netcd
     path = write_record(streams_to_record(streams), tmp_path)
     assert path.suffix == (".nc" if netcdf else ".npz")
     again = streams_from_record(read_record(tmp_path), needs=("gradient", "optimum"))
-    for name, ours, theirs in zip(StreamRecord._fields, streams, again, strict=True):
+    for name in StreamRecord._fields:
+        ours: Any = getattr(streams, name)
+        theirs: Any = getattr(again, name)
         if isinstance(ours, np.ndarray):
             assert ours.dtype == theirs.dtype, name
             np.testing.assert_array_equal(ours, theirs, err_msg=name)

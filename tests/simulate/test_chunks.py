@@ -83,6 +83,49 @@ def test_ctrl_c_keeps_the_chunks_that_are_done(bowl):
     same_bits(tuple(run.record), tuple(short.record))
 
 
+@pytest.mark.parametrize(("record_every", "steps_per_chunk"), [(1, 3), (4, None)])
+def test_a_warm_up_is_the_same_run_with_nothing_written_down(bowl, record_every, steps_per_chunk):
+    told = []
+    program = training(OPTIMIZER, PROBES, record_every=record_every)
+    late = run_in_chunks(
+        program, jax.random.key(2), bowl, 9, warm_up_steps=7, steps_per_chunk=steps_per_chunk,
+        on_progress=lambda done, of: told.append((done, of)),
+    )  # fmt: skip
+    whole = run_in_chunks(training(OPTIMIZER, PROBES), jax.random.key(2), bowl, 16).record
+    np.testing.assert_array_equal(late.record.step, np.arange(7, 16)[::record_every])
+    for name, values in late.record.records.items():
+        np.testing.assert_allclose(
+            values, whole.records[name][7::record_every], rtol=1e-12, err_msg=name
+        )
+    np.testing.assert_allclose(late.record.params, whole.params, rtol=1e-12)
+    assert late.completed_steps == 16
+    assert told[-1] == (16, 16)
+    assert (7, 16) in told
+
+
+def test_in_a_warm_up_no_probe_is_computed(bowl):
+    seen = []
+
+    def probe(task, view):
+        jax.debug.callback(lambda step: seen.append(int(step)), view.step)
+        return view.loss
+
+    program = training(OPTIMIZER, {"looked": probe})
+    run_in_chunks(program, jax.random.key(0), bowl, 3, warm_up_steps=5)
+    jax.effects_barrier()
+    assert sorted(seen) == [5, 6, 7]
+
+
+def test_ctrl_c_in_the_warm_up_is_raised(bowl):
+    def stop(done, of):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_chunks(
+            training(OPTIMIZER), jax.random.key(0), bowl, 4, warm_up_steps=3, on_progress=stop
+        )
+
+
 def test_ctrl_c_before_anything_is_done_is_raised(bowl, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
