@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 
 from bayesfilt.compare import ChosenWeights, Interval, bootstrap, chosen_weights
 from bayesfilt.optimizers.zoo import Setting, named_optimizer
-from bayesfilt.tasks import Task, make_task, tracking_task
+from bayesfilt.tasks import Task, Tracking, make_task, tracking_task
 from bayesfilt.theory import transition_from_adamw
 from experiments.contract import check_key
 from experiments.grids import Problem
@@ -98,7 +98,7 @@ class Matched:
     precisions: tuple[float, float] = (1.0, 100.0)  # of the first weight and the last
 
 
-def matched_task(matched: Matched, key: PRNGKeyArray, num_steps: int) -> Task:
+def matched_task(matched: Matched, key: PRNGKeyArray, num_steps: int) -> Tracking:
     """One such world of so many steps; R = H by construction, and the same drift for all."""
     return tracking_task(
         key,

@@ -124,6 +124,7 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
             typical_gradient=config.typical_gradient,
         )
         groups |= {f"{world}/{name}": group for name, group in sweep.items()}
+    seeds = seeds_from(seeds_key, config.problems[0].num_seeds)
     last = config.moments[-1] + config.window
     for name, world in {
         COUPLED: lambda key: coupled_task(config.matched.weights, key),

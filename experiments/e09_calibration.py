@@ -112,6 +112,7 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
         chosen = choice_of(tasks[0], config.per_matrix)
         curvature = ggn_diagonal(chosen, whole_data)
         groups[world_name(problem)] = _watched(config, tasks, chosen, curvature, seeds)
+    seeds = seeds_from(seeds_key, config.problems[0].num_seeds)
     matched, last = config.matched, config.moments[-1] + config.looks * config.spacing
     tasks = [matched_task(matched, jax.random.fold_in(world_key, seed), last) for seed in seeds]
     every = chosen_weights(tasks[0].init_params(world_key), range(matched.weights))
@@ -251,7 +252,7 @@ def held_variance(chosen: ChosenWeights, setting: Setting, optimizer: str) -> He
         if optimizer != "adamw":
             return posterior_variance(opt_state)
         state = only_state(optax.ScaleByAdamState, opt_state)
-        debiased = 1 - setting.b2 ** state.count.astype(jnp.float32)
+        debiased = 1 - setting.b2 ** jnp.asarray(state.count, jnp.float32)
         square = jax.tree.map(lambda nu: nu / debiased * setting.batch_size**2, state.nu)
         return jax.tree.map(lambda v: fixed_point_variance(v, eta, sigma2), square)
 

@@ -87,6 +87,7 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
         rates = _rates(config.rates)
         world = world_name(problem)
         groups[world] = _watched(config, tasks, chosen, config.weight_decay, rates, seeds)
+    seeds = seeds_from(seeds_key, config.problems[0].num_seeds)
     matched, last = config.matched, config.moments[-1] + config.window
     tasks = [matched_task(matched, jax.random.fold_in(world_key, seed), last) for seed in seeds]
     every = chosen_weights(tasks[0].init_params(world_key), range(matched.weights))

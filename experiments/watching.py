@@ -63,7 +63,8 @@ def watcher(
         held: likewise, of the state that the optimizer came to that step with.
     """
 
-    def one(task: Task, number: Any, seed: Int[Array, ""], gaps: Int[Array, " looks"]) -> Any:
+    def one(run: tuple[Task, Any, Int[Array, ""]], gaps: Int[Array, " looks"]) -> Any:
+        task, number, seed = run
         optimizer = optax.with_extra_args_support(optimizer_of(number))
 
         def step(carry: Carry) -> tuple[Carry, StepView]:
@@ -80,7 +81,7 @@ def watcher(
         return jax.lax.scan(look, begun, gaps)[1]
 
     def some(runs: Any, gaps: Int[Array, " looks"]) -> Any:
-        return jax.lax.map(lambda run: one(*run, gaps), runs)
+        return jax.lax.map(lambda run: one(run, gaps), runs)
 
     devices = jax.local_devices()
     each, shared = PartitionSpec("runs"), PartitionSpec()
@@ -109,7 +110,9 @@ def watch(
     count = len(seeds)
     devices = jax.local_device_count()
     dealt = np.arange(-(-count // devices) * devices) % count
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(tasks[run] for run in dealt))
+    stacked = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *(tasks[run] for run in dealt.tolist())
+    )
     runs = (
         stacked,
         jnp.asarray(np.asarray(numbers, np.float32)[dealt]),

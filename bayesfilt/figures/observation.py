@@ -112,13 +112,14 @@ def drift_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         return figure
 
 
-def _two_rows(venue: str, worlds: list[str]) -> dict[tuple[int, int], Axes]:
+def _two_rows(venue: str, worlds: list[str]) -> dict[tuple[int, ...], Axes]:
     """Panels of two kinds, a column a world."""
-    scale = VENUES[venue].scale
+    width, scale = VENUES[venue]
     figure = VenueFigure(venue, height=3.4 * scale)
     cells = figure.subplots(2, len(worlds), squeeze=False)
+    letters = max(8, int(15 * width / scale / len(worlds)))
     for axes, world in zip(cells[0], worlds, strict=True):
-        axes.set_title(wrap(plain(world), 24))
+        axes.set_title(wrap(plain(world), letters), linespacing=0.95)
     return dict(np.ndenumerate(cells))
 
 
@@ -130,7 +131,7 @@ def _draw_drift(axes: Axes, group: Group, index: int) -> None:
     set_scale(axes, "y", [_inner(drift[drawn])], scale="log")
     for place, style in enumerate(MOMENT_STYLES):
         _cloud(axes, curvature[index, place], drift[index, place], style)
-    axes.set_xlabel("curvature H (summed loss)")
+    axes.set_xlabel("curvature H")
     if index == 0:
         axes.set_ylabel("drift variance q\n(weight² per step)", linespacing=0.95)
     here = drawn[index]
@@ -162,7 +163,7 @@ def _draw_powers(axes: Axes, group: Group, index: int) -> None:
     ends = [numbers(group, f"predicted_{end}", "world")[index] for end in ("low", "high")]
     if np.isfinite(ends).all():
         axes.axvspan(*ends, color=LIMIT_COLOR, alpha=_SHADING, linewidth=0, zorder=0.8)
-    axes.set_xlabel("power p of the normaliser")
+    axes.set_xlabel("power p")
     if index == 0:
         axes.set_ylabel("training loss at the\nbest learning rate (nats)", linespacing=0.95)
 
