@@ -12,7 +12,8 @@ R and H are of the summed loss of minibatches drawn with replacement, measured o
 data, without error: both are proportional to the batch size, so that their ratio knows none. Along
 one weight of a ReLU network every logit is piecewise linear and the exact curvature is
 the Gauss-Newton one; layer normalisation parts them.
-Cost of PAPER: 20 runs of 3,000 steps and 22,000 curvatures; minutes are in the manifest.
+Cost of PAPER: 25 runs of 3,000 steps, and 15,000 times the curvature and the noise of a weight:
+under 4 minutes on two cores that others were using as well.
 """
 
 import dataclasses

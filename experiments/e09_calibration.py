@@ -12,7 +12,8 @@ medians: squares over weights and steps over the median of a squared normal numb
 over weights of means over steps. An optimum outside the trust region is too far away, and
 counts as infinitely far.
 The control is the matched world, without momentum, as the theory has it.
-Cost of PAPER: 60 runs of 3,000 steps and 144,000 coordinate optima.
+Cost of PAPER: 60 runs of 3,000 steps and 173,000 coordinate optima: under 7 minutes on two cores
+that others were using as well.
 """
 
 import dataclasses

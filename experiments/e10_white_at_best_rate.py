@@ -9,7 +9,7 @@ AdamW without momentum, whose gain the theory is about, at constant rates; the l
 the minibatches of the window, each before it is learnt from. Early and late in training, because
 a steady state, which the theory is about, may never come.
 The control is the matched world, where the best rate is the drift scale.
-Cost of PAPER: 135 runs of 3,000 steps.
+Cost of PAPER: 135 runs of 2,900 steps: under 3 minutes on two cores that others were using as well.
 """
 
 import dataclasses
