@@ -66,13 +66,16 @@ def record_streams(
 ) -> StreamRecord:
     """Train, and write down `num_steps` steps of the chosen weights after `warm_up_steps`.
 
+    Everything of 128 weights of the digits network (64-64-10) over 600 steps, on 512 examples in
+    float64, took 54 CPU seconds, compiling included; four fifths of that are the optimum's.
+
     Args:
         key: Splits into the run's key (`simulate`'s) and that of the fixed batch.
         task: What is trained.
         optimizer: Any optax transformation of mean-loss gradients.
         num_steps: Steps recorded, all in a row.
         chosen: From `choose_weights`.
-        warm_up_steps: Steps before the first recorded one; they cost no instruments.
+        warm_up_steps: Steps before the first recorded one; no instrument looks at them.
         which: Of `WHICH`; by default all that this task and optimizer can give. The weights are
             always there; "optimum" brings the curvature with it.
         batch: What curvature, noise and optimum are measured on: so many fixed examples of the

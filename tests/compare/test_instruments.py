@@ -331,6 +331,7 @@ def line_task(loss, start=0.0):
         (lambda w: w**4, 1.0, 0.0),  # curvature 0 at the optimum: Newton crawls
         (lambda w: -jnp.cos(3 * w), 1.0, 0.0),  # starts where the curvature is negative
         (lambda w: jnp.exp(w) - 2 * w, -1.9, np.log(2)),  # Newton overshoots
+        (lambda w: jnp.abs(w) ** 1.4, 0.5, 0.0),  # each Newton step leads further away
     ],
 )
 def test_a_search_keeps_to_where_an_optimum_can_be(loss, start, optimum):
@@ -350,6 +351,13 @@ def test_without_an_optimum_in_reach_nothing_is_claimed(loss):
     assert not found.valid.any()
     assert np.isnan(found.optimum).all()
     assert found.evaluations.max() <= 5
+
+
+def test_a_kink_below_which_the_loss_is_bent_downwards_is_not_valid():
+    task = line_task(lambda w: jnp.abs(w - 0.7) - 0.01 * w**2)
+    found = measure(coordinate_optimum(everything(task.params), whole_data), task, task.params)
+    assert not found.valid.any()
+    assert found.evaluations < 24  # found, and refused
 
 
 def test_a_search_that_takes_too_long_is_not_valid():
