@@ -91,16 +91,30 @@ def seeds_from(key: PRNGKeyArray, count: int) -> tuple[int, ...]:
 
 
 def train_grid(
-    problem: Problem, optimizer: str, schedule: str, axes: Axes, seeds: Sequence[int]
+    problem: Problem,
+    optimizer: str,
+    schedule: str,
+    axes: Axes,
+    seeds: Sequence[int],
+    *,
+    eps: float = 1e-8,
 ) -> Grid:
     """Train every cell of a grid from every seed, as one compiled program.
+
+    Args:
+        problem: what is trained.
+        optimizer: of the zoo, with its own numbers behind its name.
+        schedule: of the learning rate.
+        axes: of the grid.
+        seeds: the same for every optimizer that is compared.
+        eps: what the optimizer adds to a root; an argument of the compiled program.
 
     Raises:
         ValueError: a name that does not exist, or numbers that the optimizer cannot have.
     """
     rates, decays = axes.values()
     group = _group(problem, optimizer, schedule)
-    cells = [_numbers(group, rate, decay) for rate in rates for decay in decays]
+    cells = [_numbers(group, rate, decay, eps) for rate in rates for decay in decays]
     runs = [
         PlannedRun(hash=run_hash(group, cell, seed), group=0, position=0, numbers=cell, seed=seed)
         for cell in cells
@@ -273,7 +287,7 @@ def _group(problem: Problem, optimizer: str, schedule: str) -> SweepGroup:
     )
 
 
-def _numbers(group: SweepGroup, rate: float, decay: float) -> Numbers:
+def _numbers(group: SweepGroup, rate: float, decay: float, eps: float = 1e-8) -> Numbers:
     """A cell's numbers as the zoo takes them.
 
     The zoo gives the quiet optimizers the rate sigma^2 batch_size = lr batch_size/(2 wd) and the
@@ -284,7 +298,7 @@ def _numbers(group: SweepGroup, rate: float, decay: float) -> Numbers:
         rate, decay = float(np.sqrt(shrink * ratio)), float(np.sqrt(shrink / ratio))
     elif group.optimizer in _QUIET_L2:  # the setting's decay is the coefficient itself
         rate = 2 * rate * decay / group.batch_size
-    return Numbers(learning_rate=float(rate), weight_decay=float(decay), b1=0.9, b2=0.999, eps=1e-8)
+    return Numbers(learning_rate=float(rate), weight_decay=float(decay), b1=0.9, b2=0.999, eps=eps)
 
 
 # What the axes of a grid are called in a record.

@@ -28,6 +28,12 @@ from bayesfilt.figures.inference import comparison_figure, shrink_figure
 from bayesfilt.figures.inferred_decay import inferred_decay_figure
 from bayesfilt.figures.instruments import belief_figure, instruments_figure
 from bayesfilt.figures.layout import VenueFigure
+from bayesfilt.figures.observation import (
+    believed_figure,
+    drift_figure,
+    noise_over_curvature_figure,
+    whiteness_figure,
+)
 from bayesfilt.figures.save import save_figure
 from bayesfilt.figures.streams import calibration_figure, streams_figure
 from bayesfilt.figures.style import VENUES, optimizer_style, rc_params, venue_named
@@ -36,25 +42,28 @@ from bayesfilt.figures.validity import validity_figure
 from bayesfilt.records import Group, Record
 
 __all__ = [
+    "Drawing",
     "FIGURES",
     "VENUES",
-    "Drawing",
     "VenueFigure",
     "agreement_figure",
     "anytime_figure",
     "belief_figure",
+    "believed_figure",
     "budgets_figure",
     "calibration_figure",
     "comparison_figure",
     "crossover_figure",
     "decay_figure",
     "draw_all",
+    "drift_figure",
     "gains_figure",
     "heatmap_figure",
-    "instruments_figure",
     "inferred_decay_figure",
+    "instruments_figure",
     "learning_curves_figure",
     "matched_loss_figure",
+    "noise_over_curvature_figure",
     "optimizer_style",
     "rc_params",
     "regimes_figure",
@@ -64,6 +73,7 @@ __all__ = [
     "streams_figure",
     "training_figure",
     "validity_figure",
+    "whiteness_figure",
 ]
 
 

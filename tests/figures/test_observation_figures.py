@@ -1,0 +1,115 @@
+"""Figures of single weights draw what was measured, and fit the narrowest page."""
+
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection
+
+from bayesfilt.figures import VENUES
+from bayesfilt.records import Record
+from experiments import (
+    e07_noise_is_curvature,
+    e08_drift_and_curvature,
+    e09_calibration,
+    e10_white_at_best_rate,
+)
+from tests.experiments import weights
+from tests.figures.looking import drawn_texts, legend_over_data, outside, overlapping
+
+
+def two_worlds(result: Record) -> Record:
+    """The same with a second world beside the first."""
+    again = {
+        name.replace("digits", "digits-mlp-300-noisy"): group
+        for name, group in result.groups.items()
+        if name.startswith("digits")
+    }
+    return Record(groups={**result.groups, **again}, attributes={})
+
+
+CASES = {
+    e07_noise_is_curvature: weights.noise_result(weights.noise_world(0.5)),
+    e08_drift_and_curvature: weights.drift_result(-0.5, best=0.75),
+    e09_calibration: weights.calibration_result(weights.filter_world(30.0, 0.2)),
+    e10_white_at_best_rate: weights.whiteness_result(weights.white_world(crossing=0.001)),
+}
+
+
+@pytest.mark.parametrize("venue", ["icml", "neurips", "talk"])
+@pytest.mark.parametrize("module", CASES)
+def test_every_figure_fits_every_venue(module, venue):
+    figure = module.plot(two_worlds(CASES[module]), venue)
+    texts = drawn_texts(figure)
+    assert len(texts) > 5
+    assert not outside(figure, texts)
+    assert not overlapping(texts)
+    assert not legend_over_data(figure)
+    width, height = figure.get_size_inches()
+    assert width == VENUES[venue].width
+    assert height < 9 * VENUES[venue].scale
+
+
+def panels(figure):
+    return {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+
+
+def test_noise_over_curvature_is_that_of_every_weight_and_its_median():
+    module = e07_noise_is_curvature
+    world = CASES[module].groups["digits"]
+    axes = panels(module.plot(CASES[module]))["digits"]
+    clouds = [each for each in axes.lines if each.get_linestyle() == "None"]
+    assert len(clouds) == 3
+    for moment, cloud in enumerate(clouds):
+        np.testing.assert_array_equal(
+            cloud.get_xdata(), world["gauss_newton"].values[moment].ravel()
+        )
+        ratio = world["noise"].values[moment] / world["gauss_newton"].values[moment]
+        np.testing.assert_allclose(cloud.get_ydata(), ratio.ravel())
+    medians = [each.get_ydata()[0] for each in axes.lines if each.get_linestyle() != "None"]
+    np.testing.assert_allclose(medians[1:], 0.5, rtol=0.02)
+    assert medians[0] == 1  # where they would be if the claim held
+
+
+def test_drift_is_drawn_with_both_laws_and_the_predicted_power():
+    module = e08_drift_and_curvature
+    figure = module.plot(CASES[module])
+    above, below = figure.axes[0], figure.axes[1]
+    laws = [each for each in above.lines if len(each.get_xdata()) == 2]
+    slopes = [
+        np.diff(np.log(each.get_ydata()))[0] / np.diff(np.log(each.get_xdata()))[0] for each in laws
+    ]
+    np.testing.assert_allclose(slopes, [-1, 0], atol=1e-9)
+    (losses,) = below.lines
+    np.testing.assert_array_equal(losses.get_xdata(), [0, 0.25, 0.5, 0.75, 1, 1.25])
+    assert np.argmin(losses.get_ydata()) == 3
+    (shade,) = below.patches
+    middle = shade.get_x() + shade.get_width() / 2
+    np.testing.assert_allclose(middle, 0.75, atol=0.02)
+
+
+def test_levels_stand_at_their_moment_with_their_interval():
+    module = e09_calibration
+    result = CASES[module]
+    figure = module.plot(result)
+    for row, level in enumerate(module.LEVELS):
+        axes = figure.axes[2 * row + 1]  # the control stands in the first column
+        (drawn,) = [each for each in axes.lines if each.get_marker() != "None"]
+        found = [module.level_of(result.groups["digits"], (0, each), level) for each in range(3)]
+        np.testing.assert_array_equal(drawn.get_xdata(), [0, 1, 2])
+        np.testing.assert_allclose(drawn.get_ydata(), [each.estimate for each in found])
+        (bars,) = [each for each in axes.collections if isinstance(each, LineCollection)]
+        ends = np.array(bars.get_segments())[:, :, 1]
+        np.testing.assert_allclose(ends, [[each.low, each.high] for each in found])
+
+
+def test_correlations_and_losses_are_drawn_over_the_rates():
+    module = e10_white_at_best_rate
+    world = CASES[module].groups["digits"]
+    figure = module.plot(CASES[module])
+    for row, (name, middle) in enumerate({"autocorrelation": np.mean, "loss": np.median}.items()):
+        drawn = [each for each in figure.axes[2 * row + 1].lines if each.get_marker() != "None"]
+        for moment, line in enumerate(drawn):
+            np.testing.assert_array_equal(line.get_xdata(), world["learning_rate"].values)
+            np.testing.assert_allclose(
+                line.get_ydata(), middle(world[name].values[moment], axis=-1)
+            )
+        assert len(drawn) == 2
