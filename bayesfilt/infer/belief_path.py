@@ -62,18 +62,21 @@ def predicted_path(
 def first_belief(model: Model, numbers: Numbers) -> Any:
     """What is believed before the first look, of every stream.
 
-    A transition with a stationary law starts from it. The others start from N(0, v) with an
-    `initial_variance` v of the model's own: 0 is where weights come from, and nothing of the
-    streams is used, because they are scored from their first step on.
+    A model with an `initial_variance` v starts from N(0, v): 0 is where weights come from, and
+    nothing of the streams is used, because they are scored from their first step on. The others
+    start from the stationary law of their transition.
     """
     if model.transition == "velocity":
         return _velocity_filter(numbers).init(jnp.zeros_like(numbers["drift_scale"]))
-    if "stationary_variance" in numbers:
-        variance = numbers["stationary_variance"]
-    else:
-        variance = numbers["initial_variance"]
+    variance = start_variance(numbers)
     mean = numbers["towards"] if model.transition == "nonzero_mean" else jnp.zeros_like(variance)
     return Belief(mean=mean, variance=variance)
+
+
+def start_variance(numbers: Numbers) -> Float[Array, " streams"]:
+    """Variance of the optimum before the first look; of every transition but a velocity."""
+    own = "initial_variance" in numbers
+    return numbers["initial_variance" if own else "stationary_variance"]
 
 
 def next_belief(model: Model, numbers: Numbers, belief: Any, look: Looks) -> Any:
