@@ -143,9 +143,8 @@ def _conditioned(mean: Array, variance: Array, look: Looks) -> tuple[Array, Arra
     return left * mean + after * look.pull + look.place, after, left
 
 
-@jax.custom_vjp
-def _scalar_path(drift: Drift, start: Belief, looks: Looks) -> tuple[Array, Array]:
-    """`predicted_path` where a belief is one mean and one variance; a derivative of its own."""
+def _walked(drift: Drift, start: Belief, looks: Looks) -> tuple[Array, Array]:
+    """`predicted_path` where a belief is one mean and one variance."""
 
     def step(belief: Belief, look: Looks):
         return _next_scalar(drift, belief, look), (belief.mean, belief.variance)
@@ -153,8 +152,11 @@ def _scalar_path(drift: Drift, start: Belief, looks: Looks) -> tuple[Array, Arra
     return jax.lax.scan(step, start, looks)[1]
 
 
+_scalar_path = jax.custom_vjp(_walked)  # with the derivative below; backwards, or forwards over it
+
+
 def _scalar_path_kept(drift: Drift, start: Belief, looks: Looks):
-    path = _scalar_path(drift, start, looks)
+    path = _walked(drift, start, looks)  # not itself again: a Hessian goes forwards through this
     return path, (drift, looks, path)
 
 
@@ -184,7 +186,7 @@ def _scalar_path_pulled_back(kept, cotangents):
         )
         return earlier, later
 
-    nothing = jnp.zeros_like(mean[0])
+    nothing = jnp.zeros(mean.shape[1:], mean.dtype)
     first, (of_mean, of_variance) = jax.lax.scan(
         step, (nothing, nothing), (*cotangents, *rates), reverse=True
     )
