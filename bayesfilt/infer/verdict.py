@@ -8,8 +8,9 @@ mean forgets where it was while one looks.
   a quarter of one relaxation time over the whole window, unless the caller names another:
   nothing smaller can be told from no shrink by looking at this window.
 * "cannot tell": anything else; a fit that failed its gates; streams that took away less than half
-  of the prior variance of the shrink's logarithm; and a comparison with the random walk (the same
-  drift, no shrink) that says the opposite.
+  of the prior variance of the shrink's logarithm (less than 80 % for "shrinks", where the prior has
+  most of its mass: moves that drown in noise cut off its slow tail, and the rest is a shrink); and
+  a comparison with the random walk (the same drift, no shrink) that says the opposite.
 
 The stationary variance is what the data say least about. Below three relaxation times hardly any
 return to the mean was seen. The Ornstein-Uhlenbeck process is then ruled by where the streams
@@ -39,6 +40,7 @@ SHRINKS, DOES_NOT_SHRINK, CANNOT_TELL = "shrinks", "does not shrink", "cannot te
 TRANSITIONS_JUDGED = ("shrinking_walk", "ornstein_uhlenbeck")  # the first that was fitted
 NEGLIGIBLE_RELAXATIONS = 0.25
 WEAK_BELOW = 3.0  # relaxation times
+MUCH = 0.8  # of the prior variance of log shrink: contraction that makes "shrinks" a finding
 INTERVAL = (0.05, 0.5, 0.95)
 
 
@@ -144,7 +146,7 @@ def transition_verdicts(
         if fit.gates.failures:
             failed = tuple(f"the fit failed a gate: {why}" for why in fit.gates.failures)
             word, reasons = CANNOT_TELL, failed
-        elif learned[index] < LITTLE:
+        elif learned[index] < (MUCH if word == SHRINKS else LITTLE):
             word, reasons = CANNOT_TELL, ("the prior says more of the shrink than the streams",)
         if is_weak:
             on = "prior and start" if at_rest else "the shrink and the moves alone"

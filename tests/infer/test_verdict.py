@@ -104,11 +104,21 @@ def test_of_few_relaxation_times_a_process_that_starts_at_rest_is_not_believed(s
     assert alone.word == ("shrinks" if shrink == 0.02 else "cannot tell")
 
 
-@pytest.mark.parametrize("shrink", [0.02, 0.0001])
-def test_a_narrow_prior_is_no_finding(shrink):
-    verdict = only(fit_with(shrink, spread=0.1, prior_spread=0.12))
-    assert verdict.word == "cannot tell" and verdict.learned < 0.5
-    assert "the prior says more" in verdict.sentence
+@pytest.mark.parametrize(
+    ("shrink", "prior_spread", "word"),
+    [
+        (0.02, 0.12, "cannot tell"),
+        (0.0001, 0.12, "cannot tell"),
+        (0.02, 0.2, "cannot tell"),  # 75 % learned: a tail of the prior cut off does that
+        (0.0001, 0.2, "does not shrink"),
+        (0.02, 0.3, "shrinks"),
+    ],
+)
+def test_what_the_prior_knew_is_no_finding(shrink, prior_spread, word):
+    verdict = only(fit_with(shrink, spread=0.1, prior_spread=prior_spread))
+    assert verdict.word == word
+    assert verdict.learned == pytest.approx(1 - (0.1 / prior_spread) ** 2)
+    assert ("the prior says more" in verdict.sentence) == (word == "cannot tell")
 
 
 def test_a_fit_that_failed_its_gates_says_nothing():
