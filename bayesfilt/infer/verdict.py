@@ -93,7 +93,7 @@ def transition_verdicts(
     weight_decay: float | None = None,
     negligible: float | None = None,
     comparison: Comparison | None = None,
-    shrinking: str = "ornstein_uhlenbeck",
+    shrinking: str | None = None,
     random_walk: str = "random_walk",
 ) -> tuple[TransitionVerdict, ...]:
     """Say for each layer whether the transition mean shrinks.
@@ -105,7 +105,7 @@ def transition_verdicts(
         negligible: shrink per step that counts as none; None for a quarter of a relaxation
             time over the window.
         comparison: of the rivals, or None.
-        shrinking: name of the shrinking model in `comparison`.
+        shrinking: name of the shrinking model in `comparison`; None for that of its transition.
         random_walk: name of the model without a shrink in `comparison`.
 
     Raises:
@@ -118,39 +118,25 @@ def transition_verdicts(
         raise ValueError(
             f"{owner} needs a model whose transition has a shrink, got {fit.model.transition!r}."
         )
-    if (learning_rate is None) != (weight_decay is None):
-        raise ValueError(f"{owner} needs both learning_rate and weight_decay, or neither.")
-    decay_set = None
-    if learning_rate is not None and weight_decay is not None:
-        require_positive(owner, "learning_rate", learning_rate)
-        require_non_negative(owner, "weight_decay", weight_decay)
-        decay_set = learning_rate * weight_decay
+    decay_set = _decay_set(owner, learning_rate, weight_decay)
     streams = streams_of(fit.tree)
     seen = np.flatnonzero(np.asarray(streams.valid).any(axis=0))
     num_steps = int(seen[-1] - seen[0]) + 1
     if negligible is None:
         negligible = NEGLIGIBLE_RELAXATIONS / num_steps
     require_positive(owner, "negligible", negligible)
+    shrinking = fit.model.transition if shrinking is None else shrinking
     shrinks = _draws_by_layer(posterior["shrink"])
     before = _draws_by_layer(fit.tree["prior"]["shrink"])
     learned = contraction({"shrink": before}, {"shrink": shrinks}).values[0]
-    at_rest = "initial_variance" not in posterior
     tied = _tied_decay(posterior)
     verdicts = []
     for index, layer in enumerate(streams.layer_names):
         against = _against_the_walk(owner, comparison, layer, shrinking, random_walk)
         shrink = _interval(shrinks[:, index])
         times = num_steps * shrink[1]
-        is_weak = times < WEAK_BELOW
-        word, reasons = _judge(shrink, negligible, is_weak and at_rest, against)
-        if fit.gates.failures:
-            failed = tuple(f"the fit failed a gate: {why}" for why in fit.gates.failures)
-            word, reasons = CANNOT_TELL, failed
-        elif learned[index] < (MUCH if word == SHRINKS else LITTLE):
-            word, reasons = CANNOT_TELL, ("the prior says more of the shrink than the streams",)
-        if is_weak:
-            on = "prior and start" if at_rest else "the shrink and the moves alone"
-            reasons = (f"below {WEAK_BELOW:.0f} sigma^2 rests on {on}", *reasons)
+        share = float(learned[index])
+        word, reasons = _word_of_layer(fit, shrink, negligible, times, share, against)
         verdicts.append(
             TransitionVerdict(
                 layer=layer,
@@ -160,13 +146,47 @@ def transition_verdicts(
                 relaxation_times=times,
                 decay_set=decay_set,
                 tied_decay=None if tied is None else _interval(tied[:, index]),
-                learned=float(learned[index]),
+                learned=share,
                 difference=None if against is None else against[0].difference,
                 standard_error=None if against is None else against[0].standard_error,
-                reasons=reasons,
+                reasons=(*reasons, *_itself_refuted(comparison, layer, shrinking)),
             )
         )
     return tuple(verdicts)
+
+
+def _decay_set(owner: str, learning_rate: float | None, weight_decay: float | None) -> float | None:
+    """What the run was told to shrink by, per step."""
+    if learning_rate is None and weight_decay is None:
+        return None
+    if learning_rate is None or weight_decay is None:
+        raise ValueError(f"{owner} needs both learning_rate and weight_decay, or neither.")
+    require_positive(owner, "learning_rate", learning_rate)
+    require_non_negative(owner, "weight_decay", weight_decay)
+    return learning_rate * weight_decay
+
+
+def _word_of_layer(
+    fit: Fit,
+    shrink: tuple[float, float, float],
+    negligible: float,
+    times: float,
+    learned: float,
+    against: tuple[Pair, Pair] | None,
+) -> tuple[str, tuple[str, ...]]:
+    """The word, and what it rests on or why it is not a firmer one."""
+    at_rest = "initial_variance" not in fit.tree["posterior"]
+    is_weak = times < WEAK_BELOW
+    word, reasons = _judge(shrink, negligible, is_weak and at_rest, against)
+    if fit.gates.failures:
+        failed = tuple(f"the fit failed a gate: {why}" for why in fit.gates.failures)
+        word, reasons = CANNOT_TELL, failed
+    elif learned < (MUCH if word == SHRINKS else LITTLE):
+        word, reasons = CANNOT_TELL, ("the prior says more of the shrink than the streams",)
+    if is_weak:
+        on = "prior and start" if at_rest else "the shrink and the moves alone"
+        reasons = (f"below {WEAK_BELOW:.0f} sigma^2 rests on {on}", *reasons)
+    return word, reasons
 
 
 def _judge(
@@ -205,6 +225,16 @@ def _against_the_walk(
         comparison.paired[where, shrinking, random_walk],
         comparison.paired[where, random_walk, shrinking],
     )
+
+
+def _itself_refuted(comparison: Comparison | None, layer: str, shrinking: str) -> tuple[str, ...]:
+    """A warning where another model foretells the layer beyond doubt better than this one."""
+    if comparison is None:
+        return ()
+    rows = comparison.of_layer(layer) or comparison.of_layer(ALL)
+    if not any(row.name == shrinking and row.verdict == "refuted" for row in rows):
+        return ()
+    return (f"{shrinking} is itself refuted: {rows[0].name} foretells better",)
 
 
 def _tied_decay(posterior) -> Float[np.ndarray, "draws layers"] | None:

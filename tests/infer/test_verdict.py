@@ -85,6 +85,8 @@ def test_the_word_follows_the_interval_and_the_comparison(shrink, spread, gain, 
     verdict = only(fit_with(shrink, spread=spread), comparison=comparison_with(gain))
     assert verdict.word == word
     assert word in verdict.sentence
+    refuted = "shrinking is itself refuted: random_walk foretells better"
+    assert (refuted in verdict.sentence) == (gain < 0)
 
 
 @pytest.mark.parametrize(
