@@ -7,7 +7,8 @@ from typing import Any, Literal
 from bayesfilt.commands.jax_setup import Platform, prepare_jax
 
 DEFAULT_MODELS = (
-    "static", "random_walk", "ornstein_uhlenbeck", "nonzero_mean", "l2", "velocity",
+    "static", "random_walk", "ornstein_uhlenbeck", "shrinking_walk", "nonzero_mean", "l2",
+    "velocity",
 )  # fmt: skip
 INFERENCE_NAME = "inference"  # folder in the run's, unless told
 
@@ -35,7 +36,8 @@ class Infer:
 
     folder: Path  # of a run with recorded streams; with --task, a new one to record into
     # Transitions of the optimum: static, random_walk, ornstein_uhlenbeck (a mean that shrinks:
-    # decoupled weight decay), nonzero_mean (towards another value), l2 (shrinks by the posterior
+    # decoupled weight decay), shrinking_walk (the same, but not at rest when the record begins; the
+    # verdict rests on it), nonzero_mean (towards another value), l2 (shrinks by the posterior
     # variance), velocity. With words of their own behind a colon: noise=free|matched|none,
     # tails=gaussian|student_t, pooling=layer|stream, as in l2:tails=student_t,noise=free.
     models: tuple[str, ...] = DEFAULT_MODELS

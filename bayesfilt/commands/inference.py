@@ -34,7 +34,7 @@ from bayesfilt.infer.recorded_streams import (
 )
 from bayesfilt.infer.state_space import TRANSITIONS, Model, model_named, require_fit
 from bayesfilt.infer.streams import Streams, StreamWarning
-from bayesfilt.infer.verdict import transition_verdicts
+from bayesfilt.infer.verdict import TRANSITIONS_JUDGED, transition_verdicts
 from bayesfilt.records import Group, read_record, write_record
 from bayesfilt.run_directory import (
     FIGURES_NAME,
@@ -336,7 +336,7 @@ def _findings(order: Order, recorded: RecordedStreams, fits: dict[str, Fit]) -> 
     method = "held_out" if order.held_out else "leave_stream_out"
     comparison = compare_models(held, recorded.streams, method=method)
     by_transition = {model.transition: name for name, model in reversed(list(order.models.items()))}
-    shrinking = by_transition.get("ornstein_uhlenbeck")
+    shrinking = next(filter(None, map(by_transition.get, TRANSITIONS_JUDGED)), None)
     walk = by_transition.get("random_walk")
     verdicts = ()
     if shrinking is not None:

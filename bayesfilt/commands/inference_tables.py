@@ -11,7 +11,12 @@ from bayesfilt.infer.fit import Fit
 from bayesfilt.infer.identifiability import Identifiability
 from bayesfilt.infer.inference_record import Findings, reported_model
 from bayesfilt.infer.posterior_summary import posterior_rows
-from bayesfilt.infer.verdict import CANNOT_TELL, DOES_NOT_SHRINK, SHRINKS
+from bayesfilt.infer.verdict import (
+    CANNOT_TELL,
+    DOES_NOT_SHRINK,
+    SHRINKS,
+    TRANSITIONS_JUDGED,
+)
 from bayesfilt.records import Group
 
 _IN_WORDS = {
@@ -253,7 +258,7 @@ def _show_checks(findings: Findings) -> None:
 def _show_verdict(findings: Findings) -> None:
     say("")
     if not findings.verdicts:
-        say("No verdict on the shrink: ornstein_uhlenbeck is not among --models.")
+        say(f"No verdict on the shrink: no {' or '.join(TRANSITIONS_JUDGED)} among --models.")
         return
     columns = (
         "layer:", "verdict:", "shrink\nper step", "5 %", "95 %", "none\nbelow", "lr*wd\n(set)",

@@ -95,6 +95,7 @@ CONVENTION_STYLES = {
 MODEL_STYLES = {
     "static": LineStyle(color="#2b2b2b", marker="o", dashes=()),
     "ornstein_uhlenbeck": LineStyle(color="#6a1b86", marker="s", dashes=(6, 1.2)),
+    "shrinking_walk": LineStyle(color="#a51243", marker="X", dashes=(4.5, 1.2, 1.2, 1.2, 1.2, 1.2)),
     "random_walk": LineStyle(color="#00707c", marker="^", dashes=(3.5, 1.2)),
     "nonzero_mean": LineStyle(color="#cf5f2a", marker="D", dashes=(5, 1.2, 1.2, 1.2)),
     "l2": LineStyle(color="#4db48c", marker="v", dashes=(1.6, 0.9)),

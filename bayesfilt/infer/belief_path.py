@@ -62,18 +62,21 @@ def predicted_path(
 def first_belief(model: Model, numbers: Numbers) -> Any:
     """What is believed before the first look, of every stream.
 
-    A transition with a stationary law starts from it. The others start from N(0, v) with an
-    `initial_variance` v of the model's own: 0 is where weights come from, and nothing of the
-    streams is used, because they are scored from their first step on.
+    A model with an `initial_variance` v starts from N(0, v): 0 is where weights come from, and
+    nothing of the streams is used, because they are scored from their first step on. The others
+    start from the stationary law of their transition.
     """
     if model.transition == "velocity":
         return _velocity_filter(numbers).init(jnp.zeros_like(numbers["drift_scale"]))
-    if "stationary_variance" in numbers:
-        variance = numbers["stationary_variance"]
-    else:
-        variance = numbers["initial_variance"]
+    variance = start_variance(numbers)
     mean = numbers["towards"] if model.transition == "nonzero_mean" else jnp.zeros_like(variance)
     return Belief(mean=mean, variance=variance)
+
+
+def start_variance(numbers: Numbers) -> Float[Array, " streams"]:
+    """Variance of the optimum before the first look; of every transition but a velocity."""
+    own = "initial_variance" in numbers
+    return numbers["initial_variance" if own else "stationary_variance"]
 
 
 def next_belief(model: Model, numbers: Numbers, belief: Any, look: Looks) -> Any:
@@ -140,9 +143,8 @@ def _conditioned(mean: Array, variance: Array, look: Looks) -> tuple[Array, Arra
     return left * mean + after * look.pull + look.place, after, left
 
 
-@jax.custom_vjp
-def _scalar_path(drift: Drift, start: Belief, looks: Looks) -> tuple[Array, Array]:
-    """`predicted_path` where a belief is one mean and one variance; a derivative of its own."""
+def _walked(drift: Drift, start: Belief, looks: Looks) -> tuple[Array, Array]:
+    """`predicted_path` where a belief is one mean and one variance."""
 
     def step(belief: Belief, look: Looks):
         return _next_scalar(drift, belief, look), (belief.mean, belief.variance)
@@ -150,8 +152,11 @@ def _scalar_path(drift: Drift, start: Belief, looks: Looks) -> tuple[Array, Arra
     return jax.lax.scan(step, start, looks)[1]
 
 
+_scalar_path = jax.custom_vjp(_walked)  # with the derivative below; backwards, or forwards over it
+
+
 def _scalar_path_kept(drift: Drift, start: Belief, looks: Looks):
-    path = _scalar_path(drift, start, looks)
+    path = _walked(drift, start, looks)  # not itself again: a Hessian goes forwards through this
     return path, (drift, looks, path)
 
 
@@ -181,7 +186,7 @@ def _scalar_path_pulled_back(kept, cotangents):
         )
         return earlier, later
 
-    nothing = jnp.zeros_like(mean[0])
+    nothing = jnp.zeros(mean.shape[1:], mean.dtype)
     first, (of_mean, of_variance) = jax.lax.scan(
         step, (nothing, nothing), (*cotangents, *rates), reverse=True
     )

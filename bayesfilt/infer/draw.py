@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from bayesfilt.infer.belief_path import first_belief, next_belief
+from bayesfilt.infer.belief_path import first_belief, next_belief, start_variance
 from bayesfilt.infer.likelihood import (
     Record,
     expected,
@@ -73,11 +73,10 @@ def draw_path(
         rate = numbers["drift_scale"] ** 2 / numbers["stationary_variance"]
         kept = jnp.exp(-rate / 2)
         deviation = jnp.sqrt(numbers["stationary_variance"] * -jnp.expm1(-rate))
-        start = jnp.sqrt(numbers["stationary_variance"]) * first
     else:
         kept = jnp.ones(streams, dtype)
         deviation = numbers.get("drift_scale", nothing)
-        start = jnp.sqrt(numbers["initial_variance"]) * first
+    start = jnp.sqrt(start_variance(numbers)) * first
     speed, speed_kept, push = nothing, nothing, nothing
     if model.transition == "velocity":
         start, speed = _stationary_pair(numbers, kept, deviation, first, fast)

@@ -23,7 +23,7 @@ from bayesfilt.infer.predictive_checks import CalibrationCheck, ReplicateCheck, 
 from bayesfilt.infer.predictive_scores import posterior_draws
 from bayesfilt.infer.state_space import Model
 from bayesfilt.infer.streams import Streams
-from bayesfilt.infer.verdict import TransitionVerdict
+from bayesfilt.infer.verdict import TRANSITIONS_JUDGED, TransitionVerdict
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.theory.ornstein_uhlenbeck import decay_per_step
 
@@ -70,7 +70,9 @@ class Findings(NamedTuple):
         num_layers = len(self.streams.layer_names)
         if self.learning_rate is None or not self.shrinking:
             return np.full(num_layers, np.nan)
-        fit = self.shrinking.get("ornstein_uhlenbeck") or next(iter(self.shrinking.values()))
+        fits = {fit.model.transition: fit for fit in self.shrinking.values()}
+        judged = (fits[name] for name in TRANSITIONS_JUDGED if name in fits)
+        fit = next(judged, next(iter(self.shrinking.values())))
         variance = fit.tree["posterior"]["stationary_variance"].transpose("chain", "draw", "layer")
         middle = np.median(variance.values.reshape(-1, num_layers), axis=0)
         return np.asarray(decay_per_step(self.learning_rate, jnp.asarray(middle)))

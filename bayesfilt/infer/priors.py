@@ -123,8 +123,9 @@ def _rough_units(row) -> Units:
     near = _robust_square(np.diff(look))
     far = _robust_square(np.diff(blocks))
     least = np.finfo(float).eps * max(np.median(look**2), np.finfo(float).tiny)
-    if noise is not None:  # the theory's own guess, r = 1, is better than what differences say
-        near = 2 * np.median(noise) + far / length
+    if noise is not None:  # looks differ in worth, so each difference in units of its own noise
+        unit = np.sqrt(noise[1:] + noise[:-1])
+        near = 2 * np.median(noise) * _robust_square(np.diff(look) / unit)
     # near = q + 2R and far = (2/3) length q + 2R/length, so that ...
     move = (far - near / length) / (2 * length / 3 + 1 / length) if length > 1 else near
     move = max(move, 1e-2 * far / length, least)

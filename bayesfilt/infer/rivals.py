@@ -44,6 +44,7 @@ SPECIAL_CASES: Mapping[str, frozenset[str]] = {
     "static": frozenset(),
     "random_walk": frozenset({"static"}),
     "ornstein_uhlenbeck": frozenset({"random_walk"}),
+    "shrinking_walk": frozenset({"random_walk", "ornstein_uhlenbeck"}),
     "l2": frozenset({"static", "random_walk"}),
     "velocity": frozenset({"random_walk", "ornstein_uhlenbeck"}),
     "nonzero_mean": frozenset({"random_walk", "ornstein_uhlenbeck"}),
@@ -51,7 +52,7 @@ SPECIAL_CASES: Mapping[str, frozenset[str]] = {
 # An optimum at rest is the limit of these at a relaxation time without end, which the prior of the
 # relaxation time all but excludes: nothing is claimed of how they fare there.
 ONLY_IN_THE_LIMIT = {("ornstein_uhlenbeck", "static"), ("velocity", "static")}
-ONLY_IN_THE_LIMIT |= {("nonzero_mean", "static")}
+ONLY_IN_THE_LIMIT |= {("nonzero_mean", "static"), ("shrinking_walk", "static")}
 
 
 class MatchedDesign(NamedTuple):
@@ -61,7 +62,7 @@ class MatchedDesign(NamedTuple):
     num_fitted: int = 600  # steps
     num_foretold: int = 200  # steps after those
     relaxation_time: float = 40.0  # steps, 1 / decay per step
-    wide_start: float = 4000.0  # initial variance of the random walk, see above
+    wide_start: float = 4000.0  # initial variance of the two walks, see above
     lowest_precision: float = 0.1  # of a gradient, 1/weight^2: spread over the streams ...
     highest_precision: float = 10.0  # ... evenly in its logarithm
     penalty: float = 0.05  # of the "l2" truth, 1/weight^2
@@ -159,7 +160,7 @@ def matched_streams(key: PRNGKeyArray, truth: str, design: MatchedDesign) -> Str
     numbers = {
         "drift_scale": 1.0,
         "stationary_variance": stationary_variance,
-        "initial_variance": design.wide_start if truth == "random_walk" else stationary_variance,
+        "initial_variance": design.wide_start if truth.endswith("walk") else stationary_variance,
         "penalty": design.penalty,
         "velocity_shrink": design.velocity_shrink,
         "velocity_drift_scale": design.velocity_drift_scale,

@@ -17,6 +17,7 @@ TRANSITIONS = {
     "static": ("initial_variance",),
     "random_walk": ("drift_scale", "initial_variance"),
     "ornstein_uhlenbeck": ("drift_scale", "stationary_variance"),
+    "shrinking_walk": ("drift_scale", "stationary_variance", "initial_variance"),
     "l2": ("drift_scale", "penalty", "initial_variance"),
     "velocity": (
         "drift_scale",
@@ -38,8 +39,10 @@ class Model(NamedTuple):
     """One model of how streams came about; four words, so that it can be a static argument.
 
     `transition`: "static", "random_walk", "ornstein_uhlenbeck" (drawn back to 0: weight decay),
-    "l2" (a random walk whose prior is looked at again at every step: shrink in proportion to the
-    posterior variance), "velocity", "nonzero_mean" (drawn back to another value).
+    "shrinking_walk" (the same, but not at rest when the record begins: its spread there is a number
+    of its own, so that only what happens within the record speaks of the shrink), "l2" (a random
+    walk whose prior is looked at again at every step: shrink in proportion to the posterior
+    variance), "velocity", "nonzero_mean" (drawn back to another value).
 
     `noise`: for gradients "matched" (variance R = h, the curvature) or "free" (R = r h); for
     optima "none" (measured exactly) or "free" (an unknown variance R).

@@ -20,7 +20,11 @@ def optimum_law(model, numbers, steps):
     gaps = np.abs(np.subtract.outer(times, times))
     if model.transition != "velocity":
         mean = np.full(steps, numbers.get("towards", 0.0))
-        return mean, numbers["stationary_variance"] * kept**gaps
+        law = numbers["stationary_variance"] * kept**gaps
+        if model.transition == "shrinking_walk":  # where it began is forgotten like all else
+            excess = numbers["initial_variance"] - numbers["stationary_variance"]
+            law += excess * np.outer(kept**times, kept**times)
+        return mean, law
     slow = 1 - numbers["velocity_shrink"]
     matrix = np.array([[kept, 1.0], [0.0, slow]])
     noise = np.diag([move, numbers["velocity_drift_scale"] ** 2])

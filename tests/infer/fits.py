@@ -28,6 +28,7 @@ def fit_of(
     draws: dict[str, np.ndarray],
     *,
     density: np.ndarray | None = None,
+    prior: dict[str, np.ndarray] | None = None,
     failures: tuple[str, ...] = (),
 ) -> Fit:
     """A fit whose posterior is `draws`, [chain, draw, layer] each.
@@ -40,6 +41,8 @@ def fit_of(
         "posterior": sites_group(draws, streams),
         **data_groups(streams),
     }
+    if prior is not None:
+        groups["prior"] = sites_group(prior, streams)
     if density is not None:
         layer = np.asarray(streams.layer)
         numbers = range(len(streams.layer_names))

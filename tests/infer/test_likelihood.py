@@ -19,7 +19,7 @@ from bayesfilt.infer import (
     predictions,
     step_log_densities,
 )
-from bayesfilt.infer.belief_path import _scalar_path, drift_of, first_belief
+from bayesfilt.infer.belief_path import _scalar_path, _walked, drift_of, first_belief
 from bayesfilt.infer.likelihood import (
     looks_of,
     record_of,
@@ -129,9 +129,24 @@ def test_the_recursion_backwards_is_automatic_differentiation_in_everything(
             drift_of(model, numbers), first_belief(model, numbers), *numbers_only
         )
 
-    ours, plain = with_path(_scalar_path), with_path(_scalar_path.fun)
+    ours, plain = with_path(_scalar_path), with_path(_walked)
     for got, wanted in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_second_derivatives_are_had_forwards_over_backwards():
+    model = model_named("nonzero_mean")
+    streams, numbers = some_streams("gradient"), some_numbers(model, "gradient")
+
+    def total(shift):
+        moved = {name: value + shift[i] for i, (name, value) in enumerate(numbers.items())}
+        return log_likelihood(model, moved, streams).sum()
+
+    slope, step = jax.jit(jax.grad(total)), 1e-5
+    rows = [slope(each) - slope(-each) for each in step * jnp.eye(len(numbers))]
+    wanted = np.stack(rows) / (2 * step)
+    hessian = jax.jit(jax.hessian(total))(jnp.zeros(len(numbers)))
+    np.testing.assert_allclose(hessian, wanted, rtol=1e-5, atol=1e-6 * abs(wanted).max())
 
 
 def filter_and_belief(transition, numbers):

@@ -134,3 +134,12 @@ def test_one_program_serves_other_priors_and_other_data():
         raw, streams[1], priors_for(streams[1])
     )
     assert len(count) == 1
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 30.0])
+def test_noise_beyond_the_curvature_is_not_taken_for_moves(ratio):
+    random, curvature = np.random.default_rng(0), 0.01
+    walk = random.normal(size=(24, 600)).cumsum(1)
+    noise = np.sqrt(ratio * curvature) * random.normal(size=walk.shape)
+    priors = priors_for(gradient_streams(-curvature * walk + noise, curvature, 0.0))
+    assert abs(float(priors.process_deviation.centre[0])) < 0.7

@@ -1,4 +1,4 @@
-"""Data of a known truth: the comparison finds it (experiments/benchmarks/rivals.py: all six)."""
+"""Data of a known truth: the comparison finds it (experiments/benchmarks/rivals.py: all seven)."""
 
 import jax
 import jax.numpy as jnp
