@@ -250,7 +250,7 @@ def test_numbers_that_are_not_finite_are_seen():
 
 
 def test_nuts_agrees_with_hmc():
-    chain = Chain(method="nuts", num_warmup=100, num_draws=30, thinning=1)
+    chain = Chain(method="nuts", num_warmup=100, num_draws=30, thinning=2)
     calibration = calibrate(jax.random.key(KEY), NORMAL, Normal(), num_simulations=60, chain=chain)
     np.testing.assert_allclose(calibration.truths, right().truths[:60], rtol=1e-12)
     # Both miss the known posterior by nothing but the error of 30 and of 60 draws.
