@@ -257,7 +257,7 @@ def test_nuts_agrees_with_hmc():
     for fits in (calibration, right()):
         error = fits.means[:60, 1] - (0.25 + fits.truths[:60, 3]) / 4.25
         assert abs(error.mean()) < 4 * error.std() / 60**0.5 and error.std() < 0.3 * 4.25**-0.5
-        # The draws' own variance, and their mean's, which autocorrelation moves from one to the other.
+        # Autocorrelation moves variance from the draws to their mean; the sum stays.
         variance = (fits.deviations[:60, 1] ** 2 + error**2) * 4.25
         assert abs(variance.mean() - 1) < 4 * variance.std() / 60**0.5
 
