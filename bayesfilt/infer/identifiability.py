@@ -260,13 +260,21 @@ def _prior_draws(
     by_layer = Model(
         transition=model.transition, noise=model.noise, tails=model.tails, pooling="layer"
     )
-    layers = len(streams.layer_names)
+    keys = jax.random.split(key, count)
+    drawn = _draw_by_layer(keys, by_layer, priors, len(streams.layer_names), streams.kind)
+    return {name: np.asarray(values) for name, values in drawn.items()}
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_layers", "kind"))
+def _draw_by_layer(
+    keys: PRNGKeyArray, model: Model, priors: Priors, num_layers: int, kind: str
+) -> dict[str, Array]:
+    """One draw of every layer's numbers for each key."""
 
     def draw(key: PRNGKeyArray) -> dict[str, Array]:
-        return draw_numbers(key, by_layer, priors, layers, jnp.arange(layers), streams.kind)
+        return draw_numbers(key, model, priors, num_layers, jnp.arange(num_layers), kind)
 
-    drawn = jax.vmap(draw)(jax.random.split(key, count))
-    return {name: np.asarray(values) for name, values in drawn.items()}
+    return jax.vmap(draw)(keys)
 
 
 def _statements(found: Contraction, window: Window | None, streams: Streams) -> list[str]:

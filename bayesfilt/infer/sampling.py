@@ -79,8 +79,9 @@ def sample_nuts(
     """Run the chains: warm up, then keep `num_samples` draws of each.
 
     Chains are dealt out to jax's local devices (on a CPU one a core, if `make_cpu_devices` made
-    them before jax began to compute); where they are fewer, chains wait for one another. The
-    draws do not depend on how many devices there are.
+    them before jax began to compute); where they are fewer, chains wait for one another. Another
+    number of devices gives the same draws to rounding only; the leapfrog steps amplify that, so
+    long chains separate, and agree no more than other draws of the same posterior do.
 
     Args:
         key: used for the starting points and for every step.

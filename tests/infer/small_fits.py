@@ -9,7 +9,8 @@ from bayesfilt.infer import Fit, Streams, fit, model_named, optimum_streams
 
 LAYERS = ("first", "second")
 OU = model_named("ornstein_uhlenbeck", noise="none")
-SETTINGS = {"num_chains": 2, "num_warmup": 120, "num_samples": 70}
+# What every fit of the tests has in common, so that one compiled program serves them all.
+SETTINGS = {"num_chains": 2, "num_warmup": 120, "num_samples": 70, "every_density": True}
 
 
 def small_streams(seed: int = 0) -> Streams:
@@ -26,4 +27,4 @@ def small_streams(seed: int = 0) -> Streams:
 
 @functools.cache
 def small_fit() -> Fit:
-    return fit(jax.random.key(3), OU, small_streams(), every_density=True, **SETTINGS)
+    return fit(jax.random.key(3), OU, small_streams(), **SETTINGS)

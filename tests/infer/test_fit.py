@@ -92,6 +92,7 @@ def test_an_approximation_is_marked_and_judged_by_its_weights():
         small_streams(),
         method="svi",
         num_samples=200,
+        every_density=True,
         svi=SviSettings(num_steps=400, num_particles=1),
     )
     assert found.tree.attrs["method"] == "svi"

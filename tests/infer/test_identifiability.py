@@ -1,5 +1,7 @@
 """What the data say, against cases where it is known."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,10 +25,15 @@ MODEL = model_named("ornstein_uhlenbeck")
 TRUTH = {"drift_scale": 0.4, "stationary_variance": 1.0, "noise_ratio": 1.0}
 
 
+draw = jax.jit(draw_streams, static_argnums=1)
+draw_prior = jax.jit(jax.vmap(draw_numbers, (0, None, None, None, None)), static_argnums=(1, 3))
+
+
+@functools.cache
 def streams_of(num_streams: int, num_steps: int):
     design = calibration_design(jax.random.key(0), num_streams=num_streams, num_steps=num_steps)
     numbers = {name: jnp.full(num_streams, value) for name, value in TRUTH.items()}
-    return draw_streams(jax.random.key(1), MODEL, numbers, design)
+    return draw(jax.random.key(1), MODEL, numbers, design)
 
 
 def test_contraction_is_the_share_of_the_logs_variance_that_is_gone():
@@ -66,6 +73,13 @@ def test_a_profile_is_the_best_over_all_other_numbers():
     found = profile_likelihood(MODEL, streams, TRUTH, "stationary_variance", grid)
     # By brute force: a fine grid of the two others around what was found.
     factors = np.exp(np.linspace(-0.3, 0.3, 13))
+
+    @jax.jit
+    @jax.vmap
+    def total(one):
+        rows = {name: jnp.full(3, number) for name, number in one.items()}
+        return log_likelihood(MODEL, rows, streams).sum()
+
     for i, value in enumerate(grid):
         drift, ratio = np.meshgrid(
             found.best["drift_scale"][i] * factors, found.best["noise_ratio"][i] * factors
@@ -75,12 +89,7 @@ def test_a_profile_is_the_best_over_all_other_numbers():
             "stationary_variance": np.full(drift.size, value),
             "noise_ratio": ratio.ravel(),
         }
-
-        def total(one):
-            rows = {name: jnp.full(3, number) for name, number in one.items()}
-            return log_likelihood(MODEL, rows, streams).sum()
-
-        brute = jax.vmap(total)({name: jnp.asarray(v) for name, v in numbers.items()})
+        brute = total(numbers)
         assert int(np.argmax(brute)) == 84  # the middle of 13 x 13
         np.testing.assert_allclose(found.log_likelihood[i], np.max(brute), rtol=1e-9)
 
@@ -89,7 +98,7 @@ def test_a_profile_sees_which_side_the_data_leave_open():
     model = model_named("ornstein_uhlenbeck", noise="matched")
     design = calibration_design(jax.random.key(0), num_streams=1, num_steps=12, precision=100.0)
     numbers = {name: jnp.full(1, value) for name, value in TRUTH.items()}
-    short = draw_streams(jax.random.key(1), model, numbers, design)  # one relaxation time
+    short = draw(jax.random.key(1), model, numbers, design)  # one relaxation time
     grid = np.geomspace(1e-3, 10.0, 13)
     found = profile_likelihood(model, short, TRUTH, "stationary_variance", grid)
     assert found.bounded == (True, False)
@@ -99,9 +108,8 @@ def test_a_profile_sees_which_side_the_data_leave_open():
 def test_a_short_window_is_said_to_be_weak_in_words():
     streams = streams_of(4, 12)
     priors = calibration_priors(streams)
-    prior = jax.vmap(lambda key: draw_numbers(key, MODEL, priors, 1, jnp.zeros(1, int)))(
-        jax.random.split(jax.random.key(0), 2_000)
-    )
+    keys = jax.random.split(jax.random.key(0), 2_000)
+    prior = draw_prior(keys, MODEL, priors, 1, jnp.zeros(1, int))
     posterior = {name: np.asarray(draws) for name, draws in prior.items()}  # nothing was learned
     slow = posterior | {"stationary_variance": 1e2 * posterior["drift_scale"] ** 2}
     found = identifiability(jax.random.key(1), MODEL, streams, priors, slow)
@@ -129,7 +137,7 @@ def test_a_long_window_leaves_nothing_to_say():
 
 
 def test_missing_numbers_are_named():
-    streams = streams_of(2, 10)
+    streams = streams_of(3, 40)
     priors = calibration_priors(streams)
     with pytest.raises(ValueError, match="draws of drift_scale, noise_ratio"):
         identifiability(

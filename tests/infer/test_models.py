@@ -1,5 +1,8 @@
 """The NumPyro models: their sites, their priors, and what other units do to them."""
 
+import functools
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,38 +22,87 @@ from bayesfilt.infer import (
     priors_for,
 )
 from bayesfilt.infer.models import drift_over_move
+from bayesfilt.infer.state_space import SHARED, Numbers
 from bayesfilt.theory import process_variance
 from tests.infer.worlds import PAIRS, some_streams
 
 
-def traced(model, streams, priors, seed=0):
-    """Every site of one draw."""
-    seeded = numpyro.handlers.seed(model_function(model), jax.random.key(seed))
-    return numpyro.handlers.trace(seeded).get_trace(streams, priors)
+class Told(NamedTuple):
+    """What a model says at one place of its unconstrained sites."""
+
+    sites: dict[str, jax.Array]  # deterministic
+    numbers: Numbers
+    factor: jax.Array  # what the model is conditioned by
+    likelihood: jax.Array  # of those numbers
+    height: jax.Array  # log density, prior included
 
 
-@pytest.mark.parametrize("pooling", ["layer", "stream"])
-@pytest.mark.parametrize(("kind", "transition", "noise"), PAIRS)
+@functools.cache
+def program(model):
+    """Compiled once for all tests: every number of the model at unconstrained sites `raw`."""
+
+    def tell(raw, streams, priors):
+        height, sites = log_density(model_function(model), (streams, priors), {}, raw)
+        draw = {name: each["value"] for name, each in sites.items() if is_reported(each)}
+        numbers = numbers_of(model, draw, streams)
+        return Told(
+            sites=draw,
+            numbers=numbers,
+            factor=sites["log_likelihood"]["fn"].log_factor,
+            likelihood=jnp.sum(log_likelihood(model, numbers, streams)),
+            height=height,
+        )
+
+    return jax.jit(tell)
+
+
+def is_reported(site):
+    return site["type"] == "deterministic"
+
+
+def some_raw(model, streams, priors, seed=0):
+    """A value of every unconstrained site."""
+
+    def sampled():
+        seeded = numpyro.handlers.seed(model_function(model), jax.random.key(0))
+        sites = numpyro.handlers.trace(seeded).get_trace(streams, priors)
+        return {
+            name: site["value"]
+            for name, site in sites.items()
+            if site["type"] == "sample" and not site["is_observed"]
+        }
+
+    random = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(random.normal(size=leaf.shape)), jax.eval_shape(sampled)
+    )
+
+
+# Each transition with both poolings; the hierarchies are those of the test of units.
+POOLED = [(*pair, "stream" if pair[2] == "free" else "layer") for pair in PAIRS]
+
+
+@pytest.mark.parametrize(("kind", "transition", "noise", "pooling"), POOLED)
 def test_a_draw_reports_every_number_and_is_scored_by_the_likelihood(
     kind, transition, noise, pooling
 ):
     model = model_named(transition, noise=noise, pooling=pooling)
     streams = some_streams(kind)
-    sites = traced(model, streams, priors_for(streams))
-    draw = {name: site["value"] for name, site in sites.items() if site["type"] == "deterministic"}
-    numbers = numbers_of(model, draw, streams)
-    assert set(numbers) == set(parameter_names(model, kind))
-    for name, value in numbers.items():
-        assert value.shape == (3,) and draw[name].shape == (2,)
+    priors = priors_for(streams)
+    told = program(model)(some_raw(model, streams, priors), streams, priors)
+    assert set(told.numbers) == set(parameter_names(model, kind))
+    for name, value in told.numbers.items():
+        assert value.shape == (3,) and told.sites[name].shape == (2,)
         assert np.isfinite(np.asarray(value)).all()
         assert name == "towards" or (np.asarray(value) > 0).all()
-        if pooling == "layer":
-            assert value[0] == value[2]
-    wanted = jnp.sum(log_likelihood(model, numbers, streams))
-    np.testing.assert_allclose(sites["log_likelihood"]["fn"].log_factor, wanted, rtol=1e-12)
-    if "stationary_variance" in numbers:
-        decay = draw["drift_scale"] ** 2 / (2 * draw["stationary_variance"])
-        np.testing.assert_allclose(draw["shrink"], 1 - np.exp(-decay), rtol=1e-10)
+        is_shared = pooling == "layer" or name in SHARED
+        assert (value[0] == value[2]) == is_shared
+        if is_shared:
+            np.testing.assert_array_equal(value, told.sites[name][streams.layer])
+    np.testing.assert_allclose(told.factor, told.likelihood, rtol=1e-12)
+    if "stationary_variance" in told.numbers:
+        decay = told.sites["drift_scale"] ** 2 / (2 * told.sites["stationary_variance"])
+        np.testing.assert_allclose(told.sites["shrink"], 1 - np.exp(-decay), rtol=1e-10)
 
 
 def rescaled(streams, factor):
@@ -70,21 +122,13 @@ def rescaled(streams, factor):
 @pytest.mark.parametrize("transition", list(MODELS))
 def test_another_unit_of_a_weight_shifts_the_posterior_by_a_constant(kind, transition):
     model, factor = model_named(transition, pooling="stream"), 1000.0
-    streams = some_streams(kind, steps=40)
+    streams = some_streams(kind)
     other = rescaled(streams, factor)
     seen = float(jnp.sum(streams.valid & (streams.precision > 0)))
     gaps = []
     for seed in range(3):
-        sites = traced(model, streams, priors_for(streams), seed)
-        raw = {
-            name: site["value"]
-            for name, site in sites.items()
-            if site["type"] == "sample" and not site["is_observed"]
-        }
-        heights = [
-            float(log_density(model_function(model), (data, priors_for(data)), {}, raw)[0])
-            for data in (streams, other)
-        ]
+        raw = some_raw(model, streams, priors_for(streams), seed)
+        heights = [program(model)(raw, data, priors_for(data)).height for data in (streams, other)]
         gaps.append(heights[1] - heights[0])
     jacobian = seen * np.log(factor) * (1 if kind == "gradient" else -1)
     np.testing.assert_allclose(gaps, jacobian, rtol=1e-7)
@@ -93,16 +137,16 @@ def test_another_unit_of_a_weight_shifts_the_posterior_by_a_constant(kind, trans
 @pytest.mark.equation("INF-3")
 def test_drift_scale_and_stationary_variance_come_from_a_move_and_a_relaxation_time():
     streams = some_streams("gradient")
-    sites = traced(model_named("ornstein_uhlenbeck"), streams, priors_for(streams))
-    drift, variance = (sites[n]["value"] for n in ("drift_scale", "stationary_variance"))
-    priors = priors_for(streams)
+    model, priors = model_named("ornstein_uhlenbeck", pooling="stream"), priors_for(streams)
+    raw = some_raw(model, streams, priors)
+    sites = program(model)(raw, streams, priors).sites
+    drift, variance = sites["drift_scale"], sites["stationary_variance"]
     for name, wanted in (
         ("process_deviation", 0.5 * np.log(process_variance(drift, variance))),
         ("relaxation_time", np.log(2 * variance / drift**2)),
     ):
         centre, deviation = getattr(priors, name)
-        basic = centre + deviation * sites[f"{name}_raw"]["value"]
-        np.testing.assert_allclose(basic, wanted, rtol=1e-10)
+        np.testing.assert_allclose(centre + deviation * raw[f"{name}_raw"], wanted, rtol=1e-10)
     assert drift_over_move(jnp.asarray(1e-8)) == pytest.approx(1, abs=1e-7)
 
 
@@ -120,20 +164,16 @@ def test_a_name_that_is_nearly_right_is_offered():
 
 
 def test_one_program_serves_other_priors_and_other_data():
-    model, count = model_named("ornstein_uhlenbeck"), []
+    model = model_named("ornstein_uhlenbeck", pooling="stream")
     streams = [some_streams("gradient", seed=seed) for seed in range(2)]
+    raw = some_raw(model, streams[0], priors_for(streams[0]))
 
-    @jax.jit
-    def height(raw, streams, priors):
-        count.append(1)
-        return log_density(model_function(model), (streams, priors), {}, raw)[0]
+    def height_and_programs(data):
+        return program(model)(raw, data, priors_for(data)).height, program(model)._cache_size()
 
-    raw = {f"{name}_raw": jnp.zeros(2) for name in
-           ("process_deviation", "relaxation_time", "noise_ratio")}  # fmt: skip
-    assert height(raw, streams[0], priors_for(streams[0])) != height(
-        raw, streams[1], priors_for(streams[1])
-    )
-    assert len(count) == 1
+    (first, compiled), (second, compiled_in_the_end) = map(height_and_programs, streams)
+    assert first != second
+    assert compiled == compiled_in_the_end
 
 
 @pytest.mark.parametrize("ratio", [0.3, 1.0, 30.0])

@@ -1,5 +1,7 @@
 """Replicates and calibration: silent on the model's own data, loud on other data."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,9 +37,10 @@ def design(layer_names=("first", "last")):
     )
 
 
+@functools.cache
 def drawn(model=PROCESS, **numbers: float) -> Streams:
     per_stream = {name: jnp.full(ROWS, value) for name, value in (TRUE | numbers).items()}
-    return draw_streams(jax.random.key(1), model, per_stream, design())
+    return jax.jit(draw_streams, static_argnums=1)(jax.random.key(1), model, per_stream, design())
 
 
 def fit_at(streams, model=PROCESS, *, draws=100, **numbers):
@@ -46,14 +49,16 @@ def fit_at(streams, model=PROCESS, *, draws=100, **numbers):
     return fit_of(model, streams, values)
 
 
-def checks_of(streams, **numbers):
-    fit = fit_at(streams, **numbers)
-    rows = replicate_checks(jax.random.key(5), fit, streams, num_replicates=100)
+@functools.cache
+def checks_of(model=PROCESS, **numbers: float):
+    """What the fit at `TRUE` makes of data of other numbers."""
+    streams = drawn(model, **numbers)
+    rows = replicate_checks(jax.random.key(5), fit_at(streams), streams, num_replicates=100)
     return {(row.name, row.layer): row for row in rows}
 
 
 def test_data_of_the_model_itself_surprise_no_check():
-    rows = checks_of(drawn()).values()
+    rows = checks_of().values()
     assert len(rows) == 2 * 7
     # Of 14 honest checks more than 3 are below 0.05 once in 200 times.
     assert sum(row.p_value < 0.05 for row in rows) <= 3
@@ -77,13 +82,13 @@ LOUD = {"drift_scale": 2.0, "stationary_variance": 40.0}
     ],
 )
 def test_other_data_surprise_the_check_that_is_meant_for_them(truth, wrong):
-    rows = checks_of(drawn(PROCESS, **truth))
+    rows = checks_of(**truth)
     assert all(rows[wrong, layer].p_value < 0.03 for layer in ("first", "last"))
 
 
 def test_heavy_tails_show_in_the_kurtosis_and_in_the_uniformity():
-    streams = drawn(model=HEAVY, degrees_of_freedom=3.0)
-    rows = checks_of(streams)
+    streams = drawn(HEAVY, degrees_of_freedom=3.0)
+    rows = checks_of(HEAVY, degrees_of_freedom=3.0)
     assert rows["increments' kurtosis", "first"].p_value < 0.03
     assert rows["increments' kurtosis", "first"].num_at_least == 0
     gaussian = calibration_checks(fit_at(streams), streams)
@@ -93,7 +98,7 @@ def test_heavy_tails_show_in_the_kurtosis_and_in_the_uniformity():
 
 
 def test_a_p_value_is_two_sided_and_never_nought():
-    rows = checks_of(drawn(PROCESS, **LOUD))
+    rows = checks_of(**LOUD)
     row = rows["increments' root mean square", "first"]
     assert row.num_at_least == 0 and row.p_value == pytest.approx(2 / 101)
     assert row.observed > row.high
@@ -112,7 +117,7 @@ def test_predictions_of_the_truth_are_calibrated():
 
 
 def test_predictions_that_are_too_narrow_are_found_out():
-    streams = drawn(PROCESS, **LOUD)
+    streams = drawn(**LOUD)
     for row in calibration_checks(fit_at(streams), streams):
         assert row.nis > 1 + 5 * row.nis_standard_error
         assert row.uniformity_p_value < 1e-3
