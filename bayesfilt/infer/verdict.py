@@ -130,7 +130,8 @@ def transition_verdicts(
         is_weak = times < WEAK_BELOW
         word, reasons = _judge(shrink, negligible, is_weak, against, fit.gates.failures)
         if is_weak:
-            reasons = (f"below {WEAK_BELOW:.0f} sigma^2 rests on prior and start", *reasons)
+            few = f"in fewer than {WEAK_BELOW:.0f} relaxation times"
+            reasons = (f"{few} sigma^2 rests on the prior and the start", *reasons)
         verdicts.append(
             TransitionVerdict(
                 layer=layer,
