@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 FITS_NAME = "fits"
 _FIRST = "-first"  # behind the name of a model that was fitted to the first steps alone
+_MUCH = 0.1  # share of the steps
 _REPLICATES, _LEAST_REPLICATES = 200, 20
 
 
@@ -95,7 +96,7 @@ def carry_out(order: Order) -> int:
         recorded = of_layers(recorded, order.layers)
     num_first = _num_first(order, recorded)
     recorded, notes = ready_streams(recorded, num_first)
-    for each in notes:
+    for each in [*notes, *_masked(recorded.streams)]:
         note(each)
     config = _config(order, recorded)
     folder = _open(order, config)
@@ -138,6 +139,13 @@ def _load(order: Order) -> StreamRecord:
             " bayesfilt infer NEW_FOLDER --task digits-mlp."
         )
     return streams_from_record(record)
+
+
+def _masked(streams: Streams) -> Iterator[str]:
+    """How much is not looked at, where that is much."""
+    if (lost := 1 - float(streams.valid.mean())) > _MUCH:
+        why = "no valid optimum" if streams.kind == "optimum" else "no positive curvature"
+        yield f"{lost:.0%} of the steps are masked ({why}): what is inferred may be biased by that."
 
 
 def _num_first(order: Order, recorded: RecordedStreams) -> int:

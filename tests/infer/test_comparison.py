@@ -74,6 +74,12 @@ def test_a_stream_unlike_the_others_is_a_failure_of_the_weights_and_no_warning()
     assert any("Pareto k above" in why for why in score.failures)
 
 
+def test_too_few_draws_for_importance_weights_are_a_failure_and_no_error():
+    score = leave_stream_out(grid_fit(walks(num_streams=3), number=6, chains=2))
+    assert np.isnan(score.density).all()
+    assert any("Pareto k above" in why for why in score.failures)
+
+
 def test_leaving_the_future_out_agrees_with_a_fit_at_every_step():
     streams, cutoffs = walks(), []
 
