@@ -252,6 +252,12 @@ def test_a_run_that_diverged_is_said_to_have(bayesfilt, run_of, no_fits):
     assert "The run diverged at step 7" in answer.err.splitlines()[0]
 
 
+def test_much_that_is_masked_is_said(bayesfilt, run_of, no_fits):
+    valid = np.arange(12)[:, None] + np.zeros((1, 3)) > 2
+    answer = bayesfilt("infer", run_of(streams(optimum_valid=valid)))
+    assert "25% of the steps are masked (no valid optimum)" in answer.err
+
+
 def test_a_tree_of_another_tool_among_the_fits_is_named(bayesfilt, a_copy, no_fits):
     path = a_copy / "inference" / "fits" / "random_walk.nc"
     arviz.from_dict({"posterior": {"mu": np.zeros((2, 5))}}).to_netcdf(path)
