@@ -5,6 +5,7 @@ A killed process, a full disk or Ctrl-C leaves the old file, or none; never a pi
 
 import contextlib
 import errno
+import io
 import os
 import uuid
 from collections.abc import Callable
@@ -132,3 +133,14 @@ def _sync_folder(folder: Path) -> None:
 def _remove(temporary: Path) -> None:
     with contextlib.suppress(OSError):
         temporary.unlink()
+
+
+def require_whole_hdf5(data: bytes) -> None:
+    """Open every object of an HDF5 file once; what is damaged raises here, and only raises.
+
+    h5netcdf, failing at the same place, leaves a half-made object whose end prints a traceback.
+    """
+    import h5py
+
+    with h5py.File(io.BytesIO(data), "r") as opened:
+        opened.visititems(lambda name, item: None)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bayesfilt.atomic_files import write_bytes_atomically
+from bayesfilt.atomic_files import require_whole_hdf5, write_bytes_atomically
 
 if TYPE_CHECKING:
     import xarray
@@ -274,6 +274,7 @@ def _packing(item: Variable) -> dict[str, Any]:
 def _from_netcdf(data: bytes) -> Record:
     import xarray
 
+    require_whole_hdf5(data)
     # "days" in `units` is no reason to make dates.
     tree = xarray.open_datatree(
         io.BytesIO(data),

@@ -95,7 +95,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / MANIFEST_NAME
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["schema_version"]
+        version = int(manifest["schema_version"])
+        manifest["config"]  # what every manifest has
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the manifest of a run, or is truncated.") from error
     if version > MANIFEST_SCHEMA_VERSION:

@@ -6,6 +6,10 @@ integrated out: places that are estimated bias a decay upward by some 4 over the
 window, however many streams share it. Neither needs a search: the log likelihood is quadratic
 in the place, and all variances of a stream scale together.
 
+A stream that shrinks to zero starts anywhere, and only what it does from there on counts: recorded
+weights are on their way, and a start that were taken for a draw of the stationary law would fix
+that law, and with it the decay, whatever the weights do later.
+
 The decay is looked up on a grid and on finer ones, so that nothing can fail to converge. Where the
 best is the grid's first or last, the window does not hold the answer, but a bound of it.
 """
@@ -24,6 +28,7 @@ from bayesfilt.infer import Model, Streams, draw_streams, log_likelihood, predic
 
 _DROP = 1.353  # half of chi-square's 90 % quantile, one degree of freedom
 _AROUND = np.linspace(-1, 1, 9)  # where the later looks are, around the one before
+_ANYWHERE = 1e6  # variance of a start that says nothing, over the stationary one
 FEWEST_STREAMS = 4  # a layer with fewer that can be used has no fit
 
 
@@ -68,7 +73,7 @@ def fit_layer(model: Model, lookup: Lookup, streams: Streams) -> Fitted:
     """Find the decay that all streams share.
 
     Args:
-        model: "ornstein_uhlenbeck" or "nonzero_mean"; not of Student's t.
+        model: "shrinking_walk", "ornstein_uhlenbeck" or "nonzero_mean"; not of Student's t.
         lookup: where to look. A noise is the variance of one look at the optimum, at the stream's
             mean curvature, over the variance of the optimum.
         streams: of one layer; float64. One without a valid step is left out.
@@ -129,6 +134,8 @@ def best_scale(model: Model, streams: Streams, decay, noise) -> Profile:
     square = (here - wide - count * math.log(2.0)) * -8 / 3
     constant = here + square / 2
     place, information, freedom = 0 * ones, ones, count
+    if model.transition == "shrinking_walk":
+        freedom = count - 1  # the first says nothing: its variance does not count as a scale's
     if not shrinks_to_zero:
         # square = its lowest + information (place - best place)^2; a flat prior of the place
         up, down = others
@@ -142,7 +149,7 @@ def best_scale(model: Model, streams: Streams, decay, noise) -> Profile:
 
 
 def numbers_at(
-    model: Model, streams: Streams, decay, noise, scale: Array, place: Array
+    model: Model, streams: Streams, decay, noise, scale: Array, place: Array, start=None
 ) -> dict[str, Array]:
     """The model's numbers, one for each stream, from those that are looked up.
 
@@ -153,6 +160,7 @@ def numbers_at(
         noise: variance of a look at the optimum over `scale`.
         scale: stationary variance.
         place: where the optimum rests.
+        start: variance of where it begins, of a model that has one; None: anywhere.
     """
     numbers = {
         "stationary_variance": scale,
@@ -160,6 +168,11 @@ def numbers_at(
     }
     if model.transition == "nonzero_mean":
         numbers["towards"] = place
+    if model.transition == "shrinking_walk":
+        if start is None:  # as wide at the first step that was seen, however late that is
+            first = jnp.argmax(streams.valid, axis=1)
+            start = _ANYWHERE * scale * jnp.exp(2 * decay * first)
+        numbers["initial_variance"] = start
     if model.noise == "free" and streams.kind == "optimum":
         numbers["measurement_variance"] = noise * scale
     elif model.noise == "free":
@@ -179,14 +192,19 @@ def draw_layers(
     deviation: Float[Array, " many"],
     streams: Streams,
 ) -> Streams:
-    """Layers drawn from the model with known numbers, seen where and as sharply as `streams`."""
+    """Layers drawn from the model with known numbers, seen where and as sharply as `streams`.
+
+    A stream that may start anywhere starts as far out as the recorded one does.
+    """
 
     def one(key, decay, noise, deviation, streams: Streams) -> Streams:
         seen = jnp.maximum(jnp.sum(streams.valid, axis=1), 1)
         where = streams.observed if streams.kind == "optimum" else streams.taken_at
         place = jnp.sum(jnp.where(streams.valid, where, 0), axis=1) / seen
         scale = jnp.full_like(place, 1.0) * deviation**2
-        numbers = numbers_at(model, streams, decay, noise, scale, place)
+        first = jnp.argmax(streams.valid, axis=1)[:, None]
+        begun = jnp.take_along_axis(jnp.where(streams.valid, where, 0), first, axis=1)[:, 0]
+        numbers = numbers_at(model, streams, decay, noise, scale, place, start=begun**2)
         return draw_streams(key, model, numbers, streams)
 
     return jax.vmap(one)(jax.random.split(key, len(decay)), decay, noise, deviation, streams)

@@ -44,7 +44,7 @@ READINGS = {
         model=Model(transition=transition, noise=noise, tails="gaussian", pooling="layer"),
     )
     for name, (window, kind, noise) in _OPTIMA.items()
-    for where, transition in (("to_zero", "ornstein_uhlenbeck"), ("to_a_mean", "nonzero_mean"))
+    for where, transition in (("to_zero", "shrinking_walk"), ("to_a_mean", "nonzero_mean"))
 }
 IN_WORDS = {
     "every_step": "optimum at every step",

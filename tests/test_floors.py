@@ -61,6 +61,7 @@ ON_FIRST_USE = {
     "cpu_devices": {"jax"},
     "doctor": {"jax"},
     "provenance": {"jax"},
+    "atomic_files": {"h5py"},
     "records": {"h5netcdf", "xarray"},
     "simulate": {"distributed", "xarray"},
     "tasks": {"equinox", "sklearn"},

@@ -204,6 +204,7 @@ def damaged(data: bytes) -> dict[str, bytes]:
         "cut in half": data[:middle],
         "one byte short": data[:-1],
         "a header only": data[:16],
+        "the end wiped": data[:-500] + bytes(500),
         "a byte flipped": data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :],
         "empty": b"",
         "foreign": b"step,loss\n0,1.5\n",

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from rich.table import Table
 
 # A file or a pipe has no width of its own; a table is made as wide as it needs to be.
 _WIDTH_OF_A_PIPE = 160
+_GAP = 2  # between two columns
+_LEAST_WORDS = 12  # a column of words may be folded to this
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -27,16 +30,51 @@ def note(text: str) -> None:
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; a column whose name ends in a colon holds words, any other numbers.
 
-    Words are folded where they must be, except in the first column; numbers never.
+    Words are folded where they must be, except in the first column; numbers never. Columns for
+    which a terminal is too narrow follow below, beside the first column once more.
     """
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = max(console.width, _WIDTH_OF_A_PIPE)
+    # rich leaves with exit code 1 where nobody reads on; `say` leaves that to the caller.
+    with console.capture() as captured:
+        console.print(Text(title, style="bold"), soft_wrap=True)
+        for place, kept in enumerate(columns_side_by_side(columns, rows, console.width)):
+            if place:
+                console.print()
+            some = [[row[index] for index in kept] for row in rows]
+            console.print(_table([columns[index] for index in kept], some))
+    say(captured.get())
+
+
+def columns_side_by_side(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> list[list[int]]:
+    """Which columns fit beside each other, the first one always among them."""
+
+    def needed(index: int) -> int:
+        head = columns[index].removesuffix(":").split("\n")
+        longest = max(map(len, [*head, *(row[index] for row in rows)]))
+        return min(longest, _LEAST_WORDS) if columns[index].endswith(":") and index else longest
+
+    parts, room = [[0]], width - needed(0)
+    for index in range(1, len(columns)):
+        if needed(index) + _GAP > room and len(parts[-1]) > 1:
+            parts.append([0])
+            room = width - needed(0)
+        parts[-1].append(index)
+        room -= needed(index) + _GAP
+    return parts
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -54,11 +92,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    # rich leaves with exit code 1 where nobody reads on; `say` leaves that to the caller.
-    with console.capture() as captured:
-        console.print(Text(title, style="bold"), soft_wrap=True)
-        console.print(table)
-    say(captured.get())
+    return table
 
 
 def show_list(title: str, rows: Sequence[tuple[str, str]]) -> None:

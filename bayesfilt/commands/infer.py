@@ -74,9 +74,11 @@ class Infer:
         """Record or load, fit, compare, write, draw; print the verdict."""
         self._check()
         prepare_jax(self.platform, "float64", split_cpu=True)
-        from bayesfilt.commands.inference import Order, carry_out, models_by_name
+        from bayesfilt.commands.inference import Order, carry_out
+        from bayesfilt.commands.inference_models import models_by_name, require_comparable
 
         models = models_by_name(self.models, self.kind, self.pooling)
+        require_comparable(models, self.held_out)
         if self.task is not None:
             from bayesfilt.commands.record import record_run
 
@@ -118,6 +120,11 @@ class Infer:
             raise ValueError(f"infer needs 0 <= --seed <= {_LARGEST_SEED}, got {self.seed}.")
         if not self.models:
             raise ValueError("infer needs at least one of --models, got none.")
+        if self.out is not None and self.out.expanduser().resolve() == self.folder.resolve():
+            raise ValueError(
+                f"infer needs another --out than the run's own folder, got {self.out}: its record"
+                " stands there."
+            )
         given = [name for name in _RECORDING if getattr(self, name) is not None]
         if self.task is None and given:
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)

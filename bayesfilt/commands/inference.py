@@ -4,14 +4,14 @@ import contextlib
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from bayesfilt.checks import require_one_of
 from bayesfilt.commands.console import note, progress_bar, say
+from bayesfilt.commands.inference_models import file_name
 from bayesfilt.commands.inference_tables import all_fits, as_dict, show_findings, show_instruments
 from bayesfilt.compare.stream_group import instruments_group
 from bayesfilt.compare.streams import StreamRecord, streams_from_record
@@ -32,7 +32,7 @@ from bayesfilt.infer.recorded_streams import (
     ready_streams,
     recorded_streams,
 )
-from bayesfilt.infer.state_space import TRANSITIONS, Model, model_named, require_fit
+from bayesfilt.infer.state_space import Model
 from bayesfilt.infer.streams import Streams, StreamWarning
 from bayesfilt.infer.verdict import TRANSITIONS_JUDGED, transition_verdicts
 from bayesfilt.records import Group, read_record, write_record
@@ -44,14 +44,15 @@ from bayesfilt.run_directory import (
     write_manifest,
     write_summary,
 )
+from bayesfilt.simulate import NEVER
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 FITS_NAME = "fits"
 _FIRST = "-first"  # behind the name of a model that was fitted to the first steps alone
+_MUCH = 0.1  # share of the steps
 _REPLICATES, _LEAST_REPLICATES = 200, 20
-_WORDS = ("noise", "tails", "pooling")
 
 
 class Order(NamedTuple):
@@ -79,30 +80,6 @@ class Task(NamedTuple):
     streams: Streams
 
 
-def models_by_name(names: Sequence[str], kind: str, pooling: str) -> dict[str, Model]:
-    """Models by what they were called: a transition, with words of its own behind a colon.
-
-    Raises:
-        ValueError: a transition or word that is not known (the nearest is offered), a noise that
-            streams of this kind do not have, or one model twice.
-    """
-    models: dict[str, Model] = {}
-    for name in names:
-        transition, _, rest = name.partition(":")
-        words = {"pooling": pooling}
-        for part in filter(None, rest.split(",")):
-            word, _, value = part.partition("=")
-            require_one_of("infer", "a model's word", word, _WORDS)
-            words[word] = value
-        require_one_of("infer", "models", transition, TRANSITIONS)
-        model = model_named(transition, **words)
-        require_fit(model, kind)
-        if model in models.values():
-            raise ValueError(f"infer needs each of --models once, got {name!r} twice.")
-        models[name] = model
-    return models
-
-
 def carry_out(order: Order) -> int:
     """Make what is missing of an inference; the exit code: 0, or 2 if Ctrl-C came.
 
@@ -112,12 +89,14 @@ def carry_out(order: Order) -> int:
     """
     began = time.perf_counter()
     streams = _load(order)
+    if streams.diverged_at != NEVER:
+        note(f"The run diverged at step {streams.diverged_at}: nothing after it is looked at.")
     recorded = recorded_streams(streams, order.kind)
     if order.layers:
         recorded = of_layers(recorded, order.layers)
     num_first = _num_first(order, recorded)
     recorded, notes = ready_streams(recorded, num_first)
-    for each in notes:
+    for each in [*notes, *_masked(recorded.streams)]:
         note(each)
     config = _config(order, recorded)
     folder = _open(order, config)
@@ -162,6 +141,13 @@ def _load(order: Order) -> StreamRecord:
     return streams_from_record(record)
 
 
+def _masked(streams: Streams) -> Iterator[str]:
+    """How much is not looked at, where that is much."""
+    if (lost := 1 - float(streams.valid.mean())) > _MUCH:
+        why = "no valid optimum" if streams.kind == "optimum" else "no positive curvature"
+        yield f"{lost:.0%} of the steps are masked ({why}): what is inferred may be biased by that."
+
+
 def _num_first(order: Order, recorded: RecordedStreams) -> int:
     """Steps that the models see before they foretell the others; all where nothing is held out."""
     steps = len(recorded.step)
@@ -195,17 +181,19 @@ def _open(order: Order, config: dict[str, Any]) -> Path:
     """
     folder = order.out.expanduser()
     if order.force:
-        for file in (folder / FITS_NAME).glob("*.nc"):
-            file.unlink()
-        with contextlib.suppress(OSError):
-            (folder / FITS_NAME).rmdir()
+        _remove_fits(folder)
     elif (folder / MANIFEST_NAME).is_file():
         before = read_manifest(folder)["config"]
         known = before if isinstance(before, dict) else {}
         other = [name for name in config if name != "run" and known.get(name) != config[name]]
         if not other:
             return folder
-        changed = ", ".join(f"{name} {known.get(name)!r}, not {config[name]!r}" for name in other)
+        changed = ", ".join(
+            "of other streams"
+            if name == "streams"
+            else f"{name} {known.get(name)!r}, not {config[name]!r}"
+            for name in other
+        )
         raise ValueError(
             f"{folder} holds another inference ({changed}); name another --out, or pass --force"
             " to replace it."
@@ -213,6 +201,24 @@ def _open(order: Order, config: dict[str, Any]) -> Path:
     folder = open_run_directory(folder, force=order.force)
     _write_manifest(order, folder, config, 0.0, interrupted=True)
     return folder
+
+
+def _remove_fits(folder: Path) -> None:
+    """Take away an earlier inference's fits; other .nc files in a folder of that name are kept.
+
+    Raises:
+        ValueError: there are such files and no manifest of a run.
+    """
+    files = list((folder / FITS_NAME).glob("*.nc"))
+    if files and not (folder / MANIFEST_NAME).is_file():
+        raise ValueError(
+            f"{folder / FITS_NAME} holds {files[0].name} and {folder} is no inference (it has no"
+            f" {MANIFEST_NAME}); name another --out."
+        )
+    for file in files:
+        file.unlink()
+    with contextlib.suppress(OSError):
+        (folder / FITS_NAME).rmdir()
 
 
 def _write_manifest(
@@ -297,11 +303,6 @@ def _without(category: type[Warning]) -> Iterator[None]:
         yield
 
 
-def file_name(name: str) -> str:
-    """A model's name as a file's: `l2:noise=free` is `l2-noise_free`."""
-    return name.replace(":", "-").replace("=", "_").replace(",", "-")
-
-
 def _keep(
     order: Order,
     findings: Findings,
@@ -339,11 +340,13 @@ def _findings(order: Order, recorded: RecordedStreams, fits: dict[str, Fit]) -> 
     shrinking = next(filter(None, map(by_transition.get, TRANSITIONS_JUDGED)), None)
     walk = by_transition.get("random_walk")
     verdicts = ()
+    rate, decay = recorded.learning_rate, recorded.weight_decay
+    both_known = bool(rate) and decay is not None  # a user's own settings may lack one
     if shrinking is not None:
         verdicts = transition_verdicts(
             whole[shrinking],
-            learning_rate=recorded.learning_rate,
-            weight_decay=recorded.weight_decay,
+            learning_rate=rate if both_known else None,
+            weight_decay=decay if both_known else None,
             comparison=comparison if walk is not None else None,
             shrinking=shrinking,
             random_walk=walk or "random_walk",

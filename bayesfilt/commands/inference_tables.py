@@ -7,6 +7,7 @@ import numpy as np
 
 from bayesfilt.commands.console import number, say, show_table
 from bayesfilt.compare.layers import ALL
+from bayesfilt.infer.comparison import Comparison
 from bayesfilt.infer.fit import Fit
 from bayesfilt.infer.identifiability import Identifiability
 from bayesfilt.infer.inference_record import Findings, reported_model
@@ -214,10 +215,22 @@ def _show_comparison(findings: Findings) -> None:
     ]
     what = "held-out steps" if _holds_out(findings) else "left-out weights"
     show_table(f"Models on {comparison.num_scored} {what} (nats)", columns, rows)
+    _explain_the_stack(comparison)
     layers = [name for name in findings.streams.layer_names if comparison.of_layer(name)]
     if len(layers) > 1:
         chosen = [f"{layer}: {comparison.preferred(layer) or 'none'}" for layer in layers]
         say(f"Preferred in each layer: {', '.join(chosen)}.")
+
+
+def _explain_the_stack(comparison: Comparison) -> None:
+    """Why the largest share of the stack is not the best model's, where it is not."""
+    ranked = [row for row in comparison.of_layer(ALL) if not math.isnan(row.stacking_weight)]
+    largest = max(ranked, key=lambda row: row.stacking_weight, default=None)
+    if largest is not None and largest is not ranked[0]:
+        say(
+            f"The stack is a mixture: {largest.name} has the largest share because it adds most to"
+            f" the others, not because it is better than {ranked[0].name} alone."
+        )
 
 
 def _show_checks(findings: Findings) -> None:

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 from bayesfilt.catalogue import OPTIMIZER_FACTS, name_and_numbers
 from bayesfilt.checks import require_at_least
 from bayesfilt.commands.console import note, progress_bar, say
-from bayesfilt.records import write_record
-from bayesfilt.run_directory import open_run_directory, write_manifest, write_summary
+from bayesfilt.records import NETCDF_NAME, NPZ_NAME, as_plain, write_record
+from bayesfilt.run_directory import (
+    open_run_directory,
+    read_manifest,
+    write_manifest,
+    write_summary,
+)
 
 if TYPE_CHECKING:
     from bayesfilt.commands.infer import Infer
@@ -25,6 +30,10 @@ def record_run(command: "Infer") -> int:
     """
     asked = command.recording()
     made = _prepared(command, asked)
+    config = {"task": command.task, **asked, "seed": command.seed}
+    if not command.force and _stands_already(command.folder, config):
+        say(f"Streams  {command.folder}: recorded before, by the same command")
+        return 0
     folder = open_run_directory(command.folder, force=command.force)
     began = time.perf_counter()
     try:
@@ -38,7 +47,7 @@ def record_run(command: "Infer") -> int:
     path = write_record(streams_to_record(streams), folder)
     write_manifest(
         folder,
-        {"task": command.task, **asked, "seed": command.seed},
+        config,
         seed=command.seed,
         dtype="float64",
         wall_time_seconds=time.perf_counter() - began,
@@ -54,6 +63,20 @@ def record_run(command: "Infer") -> int:
         )
         return 2
     return 0
+
+
+def _stands_already(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether this very recording is there, whole: what was interrupted were the fits."""
+    try:
+        manifest = read_manifest(folder)
+    except (OSError, ValueError):
+        return False  # what stands there instead is refused when the folder is opened
+    same = manifest["config"] == as_plain(config)
+    return (
+        same
+        and manifest.get("interrupted") is False
+        and any((folder / name).is_file() for name in (NETCDF_NAME, NPZ_NAME))
+    )
 
 
 def _prepared(command: "Infer", asked: dict[str, Any]) -> tuple[Any, Any, Any]:

@@ -172,7 +172,13 @@ def standard_error_of_sum(
 def stacking_weights(
     densities: Sequence[Float[np.ndarray, " observations"]],
 ) -> Float[np.ndarray, " models"]:
-    """Weights of the mixture of models that foretells best (by ArviZ)."""
+    """Weights of the mixture of models that foretells best (by ArviZ).
+
+    They say who adds to a mixture, not who is best alone. A poor but wide model gets a small share
+    because it catches the few outliers; the large share then goes to whoever foretells the *other*
+    observations best, if only by a fraction of a nat, and the best model, whose lead was on
+    those outliers, may get nothing.
+    """
     import arviz
 
     if len(densities) == 1:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import xarray
 
 TAILS = (0.05, 0.95)  # quantiles whose estimates `ess_tail` counts the effective draws of
+FEWEST_WEIGHTS = 25  # arviz fits the tail to a fifth of them, and to no fewer than five
 _SAMPLE_DIMS = ["chain", "draw"]
 
 
@@ -164,11 +165,14 @@ def _gates_of_guide(tree: "xarray.DataTree", limits: Limits) -> Iterator[Gate]:
 
 
 def pareto_k(log_weights: np.ndarray) -> float:
-    """Shape of the Pareto tail of importance weights, by arviz; NaN where one is not finite."""
+    """Shape of the Pareto tail of importance weights, by arviz.
+
+    NaN where one is not finite, or where they are too few to have a tail.
+    """
     import arviz  # noqa: F401  (gives xarray its `azstats`)
     import xarray
 
-    if not np.isfinite(log_weights).all():
+    if not np.isfinite(log_weights).all() or log_weights.size < FEWEST_WEIGHTS:
         return math.nan
     # arviz takes log densities of what is left out: the log weights with the other sign.
     left_out: Any = xarray.DataArray(-log_weights, dims=["draw"])
@@ -227,4 +231,5 @@ def _failing(rows: list[Gate]) -> Iterator[Gate]:
 
 def _in_words(row: Gate) -> str:
     of = f" of {row.where}" if row.where else ""
-    return f"{row.name}{of} is {row.value:.4g}, wanted {row.wanted}"
+    digits = 5 if row.name == "r-hat" else 4  # 1.0101 fails, and is not 1.01
+    return f"{row.name}{of} is {row.value:.{digits}g}, wanted {row.wanted}"

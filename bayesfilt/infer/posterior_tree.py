@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bayesfilt.atomic_files import write_bytes_atomically
+from bayesfilt.atomic_files import require_whole_hdf5, write_bytes_atomically
 from bayesfilt.infer.state_space import Model
 from bayesfilt.infer.streams import Streams
 
@@ -193,6 +193,7 @@ def read_tree(path: str | Path) -> "xarray.DataTree":
             f"{file} cannot be read as a fit: it is {'no netCDF4' if data else 'empty'}."
         )
     try:
+        require_whole_hdf5(data)
         # Another program's HDF5 opens without a warning, and is refused below.
         with xarray.open_datatree(
             io.BytesIO(data), engine="h5netcdf", decode_times=False, phony_dims="sort"

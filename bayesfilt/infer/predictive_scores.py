@@ -38,6 +38,8 @@ from bayesfilt.infer.streams import Streams
 # Draws that go through the filter side by side: wide enough to amortise a step of the scan.
 _DRAWS_AT_ONCE = 20
 
+_NO_WEIGHTS = ("All tail values are the same", "n_draws_tail must be at least 5")  # ArviZ's words
+
 _BY_LAYER = {"chain", "draw", "layer"}
 
 
@@ -164,9 +166,10 @@ def leave_stream_out(fit: Fit) -> LogPredictive:
         try:
             loo = _loo(tree_for_arviz(fit, by_stream.isel(stream=inside), int(layer)))
         except ValueError as error:
-            if "All tail values are the same" not in str(error):
+            # Draws that do not move, or too few of them.
+            if not any(why in str(error) for why in _NO_WEIGHTS):
                 raise
-            density[inside], pareto_k[inside] = np.nan, np.inf  # draws that do not move
+            density[inside], pareto_k[inside] = np.nan, np.inf
             continue
         density[inside, 0], pareto_k[inside] = np.asarray(loo.elpd_i), np.asarray(loo.pareto_k)
         good_k = loo.good_k

@@ -1,6 +1,7 @@
 """From what was recorded of a run to what a model is fitted to."""
 
 import hashlib
+import math
 import warnings
 from typing import NamedTuple
 
@@ -174,4 +175,6 @@ def _decoupled_decay(settings: dict[str, object]) -> float | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if math.isfinite(value) and value >= 0 else None

@@ -185,7 +185,8 @@ def _word_of_layer(
         word, reasons = CANNOT_TELL, ("the prior says more of the shrink than the streams",)
     if is_weak:
         on = "prior and start" if at_rest else "the shrink and the moves alone"
-        reasons = (f"below {WEAK_BELOW:.0f} sigma^2 rests on {on}", *reasons)
+        few = f"in fewer than {WEAK_BELOW:.0f} relaxation times"
+        reasons = (f"{few} sigma^2 rests on {on}", *reasons)
     return word, reasons
 
 

@@ -8,7 +8,7 @@ import arviz
 import numpy as np
 import pytest
 
-from bayesfilt.commands import inference
+from bayesfilt.commands import inference, record
 from bayesfilt.compare.streams import StreamRecord, streams_to_record
 from bayesfilt.infer.fit import load_fit
 from bayesfilt.records import Record, read_record, variable, write_record
@@ -207,6 +207,57 @@ def test_a_folder_with_other_things_is_refused(bayesfilt, run_of, tmp_path, no_f
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep me"
 
 
+def test_the_results_never_stand_where_the_run_does(bayesfilt, run_of, no_fits):
+    folder = run_of(streams())
+    before = (folder / "record.nc").read_bytes()
+    answer = bayesfilt("infer", folder, "--out", folder / ".", "--force")
+    assert "needs another --out than the run's own folder" in answer.only_line
+    assert (folder / "record.nc").read_bytes() == before
+
+
+def test_force_spares_the_fits_of_somebody_else(bayesfilt, run_of, tmp_path, no_fits):
+    theirs = tmp_path / "mine" / "fits" / "spectrum.nc"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("keep me")
+    answer = bayesfilt("infer", run_of(streams()), "--out", tmp_path / "mine", "--force")
+    assert re.search(r"fits holds spectrum.nc and .*mine is no inference", answer.only_line)
+    assert theirs.read_text() == "keep me"
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema_version": 1}', '{"schema_version": "x"}'])
+def test_a_spoilt_manifest_of_an_inference_is_named(bayesfilt, run_of, no_fits, text):
+    folder = run_of(streams())
+    (folder / "inference").mkdir()
+    (folder / "inference" / "manifest.json").write_text(text)
+    answer = bayesfilt("infer", folder)
+    assert "manifest.json is not the manifest of a run" in answer.only_line
+
+
+def test_the_same_command_with_task_goes_on_with_its_recording(
+    bayesfilt, said, a_copy, no_fits, monkeypatch
+):
+    (a_copy / "inference" / "fits" / "random_walk.nc").unlink()
+    monkeypatch.setattr(record, "_record", None)  # nothing is recorded again
+    answer = bayesfilt("infer", a_copy, *TASK, *SHORT, "--models", *MODELS)
+    assert "recorded before, by the same command" in answer.out
+    assert "interrupted with 3 fits finished" in answer.err
+    other = bayesfilt("infer", a_copy, *TASK, "--learning-rate", 0.1, "--models", *MODELS)
+    assert "is not empty" in other.only_line
+
+
+def test_a_run_that_diverged_is_said_to_have(bayesfilt, run_of, no_fits):
+    optimum = streams().optimum
+    optimum[7:] = np.nan
+    answer = bayesfilt("infer", run_of(streams(optimum=optimum, diverged_at=7)))
+    assert "The run diverged at step 7" in answer.err.splitlines()[0]
+
+
+def test_much_that_is_masked_is_said(bayesfilt, run_of, no_fits):
+    valid = np.arange(12)[:, None] + np.zeros((1, 3)) > 2
+    answer = bayesfilt("infer", run_of(streams(optimum_valid=valid)))
+    assert "25% of the steps are masked (no valid optimum)" in answer.err
+
+
 def test_a_tree_of_another_tool_among_the_fits_is_named(bayesfilt, a_copy, no_fits):
     path = a_copy / "inference" / "fits" / "random_walk.nc"
     arviz.from_dict({"posterior": {"mu": np.zeros((2, 5))}}).to_netcdf(path)
@@ -260,6 +311,8 @@ def test_streams_that_cannot_be_fitted_are_one_line(bayesfilt, run_of, no_fits, 
         (("--models", "l2", "l2"), "each of --models once, got 'l2' twice"),
         (("--models", "l2:tail=student_t"), "word noise, tails, pooling; got 'tail'.*'tails'"),
         (("--models", "l2:tails=cauchy"), "tails gaussian, student_t; got 'cauchy'"),
+        (("--held-out", 0, "--pooling", "stream"), "pooling 'layer' with --held-out 0.*for static"),
+        (("--models", "l2:pooling=stream", "--held-out", 0), "pooling='stream' for l2:pooling"),
         (("--models", "l2:noise=matched"), "noise 'none' or 'free' for optimum streams"),
         (("--learning-rate", 0.1), "needs --task with --learning-rate: .* is one already"),
         (("--task", "digits-mpl"), "got 'digits-mpl'.*'digits-mlp'"),

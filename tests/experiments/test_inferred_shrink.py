@@ -214,6 +214,21 @@ def test_a_known_decay_comes_back(decay):
     np.testing.assert_allclose(np.median(found.deviation), 0.2, rtol=0.15)
 
 
+@pytest.mark.parametrize("decay", [0.002, 0.05])
+def test_weights_on_their_way_in_have_the_decay_they_move_with(decay):
+    """They start five deviations out; at rest they would be taken for hardly moving."""
+    at_rest, model = (
+        model_named(name, noise="none") for name in ("ornstein_uhlenbeck", "shrinking_walk")
+    )
+    streams = optima(jax.random.key(4), model, decay, runs=12)
+    logs = np.log(np.asarray(fit_layers(model, Lookup(lowest=1e-4), streams).decay) / decay)
+    assert abs(logs.mean()) < 4 * logs.std(ddof=1) / np.sqrt(12)
+    assert logs.std() < 0.35
+    if decay == 0.002:
+        taken = fit_layers(at_rest, Lookup(lowest=1e-4), streams)
+        assert np.median(taken.decay) < decay / 3
+
+
 def test_a_random_walk_has_no_decay_that_the_window_holds():
     walk = model_named("ornstein_uhlenbeck", noise="none")
     found = fit_layers(walk, Lookup(lowest=3e-3), optima(jax.random.key(1), walk, 1e-7, runs=4))
@@ -238,10 +253,10 @@ def test_streams_that_say_nothing_are_left_out_and_too_few_have_no_fit():
     assert np.isnan(found.decay[1])
 
 
-def generalised_least_squares(y, matrix, direction, *, place: bool):
+def generalised_least_squares(y, matrix, direction, *, place: bool, anywhere: bool):
     """Log density of y ~ N(m direction, c matrix), at the best c, m integrated out; and that c."""
     inverse, log_det = scipy.linalg.inv(matrix), np.linalg.slogdet(matrix)[1]
-    freedom, extra = len(y), 0.0
+    freedom, extra = len(y) - anywhere, 0.0
     if place:
         information = direction @ inverse @ direction
         y = y - direction * (direction @ inverse @ y) / information
@@ -251,7 +266,7 @@ def generalised_least_squares(y, matrix, direction, *, place: bool):
 
 
 @pytest.mark.parametrize("kind", ["optimum", "gradient"])
-@pytest.mark.parametrize("transition", ["ornstein_uhlenbeck", "nonzero_mean"])
+@pytest.mark.parametrize("transition", ["ornstein_uhlenbeck", "shrinking_walk", "nonzero_mean"])
 def test_the_profile_is_that_of_the_dense_gaussian(kind, transition):
     """With the whole covariance matrix of what was seen, gradients, or optima."""
     model, noise = model_named(transition, noise="free"), 0.7
@@ -276,12 +291,17 @@ def test_the_profile_is_that_of_the_dense_gaussian(kind, transition):
             noise,
             np.ones(len(y)),
         )
+        anywhere = transition == "shrinking_walk"
+        if anywhere:
+            left = np.exp(-decay * (time - time[0]))
+            kept = kept + (1e6 - np.exp(-2 * decay * time[0])) * np.outer(left, left)
         if kind == "gradient":
             h = curvature[row, seen]
             y, direction = y - h * taken_at[row, seen], -h
             kept, look = kept * np.outer(h, h), noise * h.mean() * h
         matrix = kept + look * np.eye(len(y))
-        return generalised_least_squares(y, matrix, direction, place=transition == "nonzero_mean")
+        place = transition == "nonzero_mean"
+        return generalised_least_squares(y, matrix, direction, place=place, anywhere=anywhere)
 
     near, far = (best_scale(model, streams, decay, noise) for decay in (0.03, 0.4))
     for row in (0, 1, 2):

@@ -5,6 +5,7 @@ import pytest
 import xarray
 
 from bayesfilt.infer.gates import (
+    FEWEST_WEIGHTS,
     Limits,
     gate_table,
     gates_as_json,
@@ -191,6 +192,12 @@ def test_the_shape_of_a_tail_is_found():
 def test_a_weight_that_is_not_finite_fails():
     log_weight = np.random.default_rng(5).normal(size=1_000)
     log_weight[3] = -np.inf
+    gates = judge_gates(guide_of(log_weight))
+    assert gates.failures == ("Pareto k is nan, wanted < 0.7",)
+
+
+def test_too_few_weights_to_have_a_tail_fail():
+    log_weight = np.random.default_rng(5).normal(scale=0.3, size=FEWEST_WEIGHTS - 1)
     gates = judge_gates(guide_of(log_weight))
     assert gates.failures == ("Pareto k is nan, wanted < 0.7",)
 

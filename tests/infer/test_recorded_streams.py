@@ -45,6 +45,8 @@ def test_a_gradient_s_precision_is_the_gauss_newton_curvature_where_that_was_rec
     [
         ({"learning_rate": 1e-3, "weight_decay": 0.1, "decay": "lr_scaled"}, 0.1),
         ({"learning_rate": 1e-3, "weight_decay": 0.1, "decay": "none"}, 0.0),
+        ({"learning_rate": 1e-3}, None),
+        ({"learning_rate": 1e-3, "weight_decay": float("nan")}, None),
         ({"learning_rate": 1e-3, "weight_decay": 0.1, "decay": "l2"}, 0.0),
         ({}, None),
         ({"weight_decay": "0.1"}, None),
