@@ -13,8 +13,8 @@ abscissa has no error of measurement; that of q is the ordinate's. An optimum th
 within the trust region is left out, and how many are is said. E g² stands for R: the mean
 gradient adds a hundredth to it.
 The final loss of a network that learns its data by heart is no error of tracking, which is what
-the predicted power is best for: that both agree is a hint, that they do not a refutation. A loss of
-exactly 0 is that of logits beyond float32 (the test loss has then blown up): it is below every axis.
+the predicted power is best for: that both agree is a hint, that they do not a refutation. A loss
+of exactly 0 is that of logits beyond float32 (the test loss has then blown up): below every axis.
 Cost of PAPER: 1,920 runs of the MLP (5.8 million steps) and 200,000 coordinate optima:
 about 6 minutes on two quiet cores, estimated (19 on two that a dozen processes were using).
 """
