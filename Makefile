@@ -18,7 +18,7 @@ demo: setup
 	@$(VENV)/python -m bayesfilt demo --out runs/demo --force $(DEMO_FLAGS)
 
 test: setup
-	@$(VENV)/python -m pytest -n 2 $(TEST_FLAGS)
+	@$(VENV)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS)
 
 lint: setup
 	@$(VENV)/python -m ruff check .

@@ -96,9 +96,11 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         version = int(manifest["schema_version"])
-        manifest["config"]  # what every manifest has
+        complete = version > MANIFEST_SCHEMA_VERSION or "config" in manifest
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the manifest of a run, or is truncated.") from error
+    if not complete:
+        raise ValueError(f"{path} is not the manifest of a run: it has no config.")
     if version > MANIFEST_SCHEMA_VERSION:
         raise ValueError(
             f"{path} has schema {version} and this bayesfilt knows up to"

@@ -12,6 +12,7 @@ from experiments import (
     e09_calibration,
     e10_white_at_best_rate,
 )
+from experiments.contract import within
 from experiments.coordinates import (
     AdamW,
     Matched,
@@ -20,7 +21,6 @@ from experiments.coordinates import (
     matched_task,
     middle_of,
     task_of,
-    within,
 )
 from experiments.e09_calibration import MEDIAN_SQUARE, held_variance
 from experiments.e10_white_at_best_rate import crossing_rate

@@ -8,7 +8,7 @@ again, in NumPy, so that a figure is not tested against itself.
 import numpy as np
 
 from bayesfilt.records import Group, Record, variable
-from tests.figures import grids
+from tests.figures import grids, inferences
 
 LEADER = "adamw"
 FOLLOWERS = ("adabayes_fixed_point", "adabayes", "steady_state")
@@ -180,6 +180,11 @@ def record(**settings) -> Record:
         "matched": grids.matched_group(),
         "budgets": grids.budgets_group(),
         "inferred_decay": grids.inferred_decay_group(),
+        "foretold": inferences.foretold_group(),
+        "shrink": inferences.shrink_group(),
+        "comparison": inferences.comparison_group(),
+        "calibration": inferences.calibration_group(),
+        "instruments": inferences.instruments_group(),
     }
     return Record(groups=groups | settings, attributes={"tasks": ["digits-mlp"]})
 
