@@ -67,7 +67,7 @@ def record_streams(
     """Train, and write down `num_steps` steps of the chosen weights after `warm_up_steps`.
 
     Everything of 128 weights of the digits network (64-64-10) over 600 steps, on 512 examples in
-    float64, took 54 CPU seconds, compiling included; four fifths of that are the optimum's.
+    float64, took 35 seconds on two cores, compiling included; four fifths are the optimum's.
 
     Args:
         key: Splits into the run's key (`simulate`'s) and that of the fixed batch.
