@@ -41,7 +41,9 @@ def _swaps() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     with_it = without + 2 ** (count - 1 - np.arange(count))[:, None]
     before = _SWAPPED[without].sum(axis=-1)
     orders = [math.factorial(n) * math.factorial(count - 1 - n) for n in range(count)]
-    return without, with_it, np.array(orders)[before] / math.factorial(count)
+    # Of 32 bits: 64 are refused by an index in a process that has had x64 on and turned it off.
+    indices = without.astype(np.int32), with_it.astype(np.int32)
+    return *indices, np.array(orders)[before] / math.factorial(count)
 
 
 _WITHOUT, _WITH, _SHARE_OF_ORDERS = _swaps()
