@@ -257,8 +257,9 @@ def _show_checks(findings: Findings) -> None:
     odd = [check for check in findings.replicates if check.p_value < _SURPRISING]
     if findings.replicates:
         name = reported_model(findings.comparison)
+        mark = "" if findings.fits[name].gates.passes else " (which failed its gates)"
         say(
-            f"Data drawn from {name} differ from the recorded in {len(odd)} of"
+            f"Data drawn from {name}{mark} differ from the recorded in {len(odd)} of"
             f" {len(findings.replicates)} checks (p < {_SURPRISING:g}):"
         )
         for check in odd:

@@ -41,7 +41,7 @@ def streams_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     Args:
         group: `foretold` of the record: `step`, `stream` (names), `layer_of` over stream,
             `observed`, `one_step_mean`, `one_step_deviation` over (stream, step), NaN where not
-            valid; attribute `label` of `observed`, and `model` of `one_step_mean`.
+            valid; attribute `label` of `observed`, `model` and `failed` of `one_step_mean`.
         venue: name in `bayesfilt.figures.VENUES`.
 
     Returns:
@@ -54,7 +54,8 @@ def streams_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         for name in ("observed", "one_step_mean", "one_step_deviation")
     )
     shown = _a_few_of_each(layers)
-    model = str(group["one_step_mean"].attributes["model"])
+    foretold = group["one_step_mean"].attributes
+    model = str(foretold["model"])
     style = model_style(model)
     with venue_style(venue):
         grid = Grid(venue, len(shown), columns_that_fit(venue, len(shown), 1.6), 1.15)
@@ -73,7 +74,8 @@ def streams_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         label = str(group["observed"].attributes["label"])
         for axes in grid.leftmost:
             axes.set_ylabel(label, linespacing=0.95)
-        grid.place_legend(_stream_handles(plain(model), style))
+        marked = plain(model) + (_FAILED if foretold["failed"] else "")
+        grid.place_legend(_stream_handles(marked, style))
         return grid.figure
 
 

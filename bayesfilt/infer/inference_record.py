@@ -113,6 +113,7 @@ def foretold_group(findings: Findings) -> Group:
         ),
         "one_step_mean": variable(
             over, foreseen["one_step_mean"].values, units=units, model=name,
+            failed=not findings.fits[name].gates.passes,
             description="of the next value given all before, over the posterior",
         ),
         "one_step_deviation": variable(

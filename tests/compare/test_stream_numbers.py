@@ -258,3 +258,11 @@ def test_a_batch_of_runs_is_judged_run_by_run():
     held = held_variance(np.broadcast_to(np.arange(1.0, 4)[:, None], (2, 3, 1)), LOUD)
     assert held.shape == (2, 3, 1)
     assert np.isnan(held[:, 0]).all()
+
+
+def test_the_variance_held_with_is_the_posterior_of_the_step_before_drifted():
+    after = np.array([[0.01], [0.02], [0.05], [0.03]])
+    kept, growth = 1 - exact_shrink(*LOUD), process_variance(*LOUD)
+    held = held_variance(after, LOUD)
+    assert np.isnan(held[0, 0])
+    np.testing.assert_allclose(held[1:], kept**2 * after[:-1] + growth, rtol=1e-6)

@@ -10,7 +10,7 @@ MODELS = ("static", "random_walk", "ornstein_uhlenbeck", "nonzero_mean", "l2", "
 _SHRINKING = ("ornstein_uhlenbeck", "nonzero_mean")
 
 
-def foretold_group(layers=LAYERS, each=8, num_steps=300, seed=0) -> Group:
+def foretold_group(layers=LAYERS, each=8, num_steps=300, seed=0, failed=False) -> Group:
     """Mean-reverting streams with a gap, a band that starts wide."""
     rng = np.random.default_rng(seed)
     count = each * len(layers)
@@ -26,7 +26,9 @@ def foretold_group(layers=LAYERS, each=8, num_steps=300, seed=0) -> Group:
         "stream": variable("stream", [str(17 * index) for index in range(count)]),
         "layer_of": variable("stream", np.repeat(layers, each)),
         "observed": variable(("stream", "step"), observed, label="coordinate optimum\n(weight)"),
-        "one_step_mean": variable(("stream", "step"), mean, model="ornstein_uhlenbeck"),
+        "one_step_mean": variable(
+            ("stream", "step"), mean, model="ornstein_uhlenbeck", failed=failed
+        ),
         "one_step_deviation": variable(("stream", "step"), deviation),
     }
 

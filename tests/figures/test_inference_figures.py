@@ -81,6 +81,9 @@ def test_a_fit_that_failed_is_never_drawn_as_if_it_had_not():
     calibration = words_of(calibration_figure(inferences.calibration_group()))
     assert "velocity: FAILED ITS GATES" in calibration
     assert calibration.count("FAILED") == 1
+    foretold = words_of(streams_figure(inferences.foretold_group(failed=True)))
+    assert "ornstein_uhlenbeck: FAILED ITS GATES" in foretold
+    assert "FAILED" not in words_of(streams_figure(inferences.foretold_group()))
 
 
 def test_a_refuted_model_stands_open_and_a_failed_one_is_a_cross():
