@@ -3,6 +3,8 @@
 A module `experiments/eNN_....py` has a docstring (claim, source, what would refute it, cost) and
 
     CLAIM                              one sentence
+    SETTLES                            what it bears on: predictions P1-P40, rows of the ledger
+    CAPTION                            what the figure shows, for the page under it
     Config                             frozen dataclass: every number that can change the result
     PAPER, QUICK                       a Config each; QUICK is the same code, in seconds
     DTYPE                              "float64" where the process needs it; else float32
@@ -22,6 +24,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from bayesfilt.compare import Interval
@@ -36,6 +39,11 @@ CHECK_SEED = 20_201
 # A 90 % bootstrap interval of three seeds leaves out the truth one time in five.
 FEWEST_SEEDS = 5
 
+# An interval that clears its threshold by less than half of its half-width is near it.
+NEAR = 0.5
+
+INTERVAL = "90 % bootstrap over paired seeds"
+
 _NAME = "e[0-9][0-9]_*.py"
 
 
@@ -47,12 +55,21 @@ class Verdict(NamedTuple):
     expected: str
     tolerance: str  # and its reason
     holds: bool | None  # None: not judged, at this size or by these numbers
+    # From the threshold to the near end of the interval, over the interval's half-width.
+    margin: float | None = None
+
+    @property
+    def is_near(self) -> bool:
+        """Whether a yes or no stands so close to its threshold that other seeds may undo it."""
+        return self.holds is not None and self.margin is not None and self.margin < NEAR
 
 
 class Experiment(Protocol):
     """A module of this folder, as the type checker sees it."""
 
     CLAIM: str
+    SETTLES: tuple[str, ...]
+    CAPTION: str
     PAPER: Any
     QUICK: Any
 
@@ -114,6 +131,56 @@ def within(interval: Interval, low: float, high: float) -> bool | None:
     return False if interval.high < low or interval.low > high else None
 
 
+def margin_of(interval: Interval, low: float, high: float) -> float:
+    """How far an interval stays from the edges of a band, in its own half-widths.
+
+    Inside the band or outside of it; 0 or less where it holds an edge, inf without a width.
+    """
+    if not interval.low <= interval.high:
+        return float("nan")
+    half = 0.5 * (interval.high - interval.low)
+    ways = [
+        max(edge - interval.high, interval.low - edge) for edge in (low, high) if np.isfinite(edge)
+    ]
+    nearest = min(ways, default=float("inf"))
+    if half == 0:
+        return float("inf") if nearest > 0 else 0.0
+    return nearest / half
+
+
+def judged(
+    claim: str,
+    interval: Interval,
+    *,
+    low: float = -float("inf"),
+    high: float = float("inf"),
+    tolerance: str = INTERVAL,
+    unit: str = "",
+) -> Verdict:
+    """Whether a number lies in a band, which may be open on one side.
+
+    Args:
+        claim: in words.
+        interval: of the number.
+        low: end of the band.
+        high: end of the band.
+        tolerance: what the interval is, and why the band has this width.
+        unit: of the number, written behind it.
+    """
+    if np.isneginf(low):
+        expected = f"below {high:g}"
+    else:
+        expected = f"above {low:g}" if np.isposinf(high) else f"{low:g} to {high:g}"
+    return Verdict(
+        claim=claim,
+        measured=spelled(interval) + (f" {unit}" if unit else ""),
+        expected=expected,
+        tolerance=f"{tolerance}; undecided where the interval holds an end",
+        holds=within(interval, low, high),
+        margin=margin_of(interval, low, high),
+    )
+
+
 def all_of(*parts: bool | None) -> bool | None:
     """No as soon as one part is no, yes if all of them are, else None."""
     if any(part is False for part in parts):
@@ -145,6 +212,7 @@ def not_judged(verdict: Verdict, why: str) -> Verdict:
         expected=verdict.expected,
         tolerance=f"{verdict.tolerance}; not judged {why}",
         holds=None,
+        margin=verdict.margin,
     )
 
 

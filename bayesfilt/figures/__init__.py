@@ -34,6 +34,7 @@ from bayesfilt.figures.observation import (
     noise_over_curvature_figure,
     whiteness_figure,
 )
+from bayesfilt.figures.panels_figure import panels_figure
 from bayesfilt.figures.save import save_figure
 from bayesfilt.figures.streams import calibration_figure, streams_figure
 from bayesfilt.figures.style import VENUES, optimizer_style, rc_params, venue_named
@@ -65,6 +66,7 @@ __all__ = [
     "matched_loss_figure",
     "noise_over_curvature_figure",
     "optimizer_style",
+    "panels_figure",
     "rc_params",
     "regimes_figure",
     "save_figure",
@@ -104,6 +106,7 @@ FIGURES = {
     "calibration": Drawing(draw=calibration_figure, group="calibration"),
     "instruments": Drawing(draw=instruments_figure, group="instruments"),
     "belief": Drawing(draw=belief_figure, group="instruments"),
+    "panels": Drawing(draw=panels_figure, group="panels"),
     "inferred-decay": Drawing(draw=inferred_decay_figure, group="inferred_decay"),
 }
 

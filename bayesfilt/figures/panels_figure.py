@@ -1,0 +1,160 @@
+"""Panels of lines, points and laws, as an experiment wrote them down.
+
+A name keeps its look in every panel: names of optimizers have the one they have everywhere,
+others get theirs in the order in which they come.
+"""
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit
+from bayesfilt.figures.panels import (
+    draw_line,
+    guide,
+    line_width,
+    marker_size,
+    numbers,
+    plain,
+    say,
+    set_scale,
+    style_handle,
+    words,
+)
+from bayesfilt.figures.style import LineStyle, known_optimizers, optimizer_style, venue_style
+from bayesfilt.records import Group
+
+_OTHERS = (
+    LineStyle(color="#0a4690", marker="o", dashes=()),
+    LineStyle(color="#dc5a22", marker="^", dashes=(5, 1.2)),
+    LineStyle(color="#22804f", marker="s", dashes=(3.5, 1.2, 1.2, 1.2)),
+    LineStyle(color="#a51243", marker="D", dashes=(1.6, 0.9)),
+    LineStyle(color="#56b4e9", marker="v", dashes=(7, 1.5, 2, 1.5)),
+    LineStyle(color="#e6b73f", marker="P", dashes=(2, 1)),
+    LineStyle(color="#451a6e", marker="X", dashes=(6, 1.2, 1.2, 1.2, 1.2, 1.2)),
+)
+_LAWS = (
+    LineStyle(color="#8f8f8f", marker="", dashes=(4, 1.5)),
+    LineStyle(color="#8f8f8f", marker="", dashes=(1.2, 1.2)),
+    LineStyle(color="#8f8f8f", marker="", dashes=()),
+    LineStyle(color="#555555", marker="", dashes=(7, 1.5, 1.2, 1.5)),
+)
+_SHADING = 0.18
+_MANY = 8  # points from which an interval is a band and no longer a bar
+_LEAST_WIDTH, _HEIGHT = 1.55, 1.45  # of a panel; inches at 8-point text
+
+
+def panels_figure(group: Group, venue: str = "neurips") -> VenueFigure:
+    """Every panel with its series; bars and bands are the intervals that the group holds.
+
+    Args:
+        group: `panel` and over it `x_label`, `y_label`, `x_scale`, `y_scale`, `guide` (NaN: none)
+            and `places` (words between bars, or none); over `series`, `of_panel`, `name`, `kind`
+            (line, points or law); over (series, point), `x`, `y`, `low`, `high`, NaN where a
+            series has ended or has no interval.
+        venue: name in `bayesfilt.figures.VENUES`.
+    """
+    titles = words(group, "panel")
+    looks = _looks(words(group, "name"), words(group, "kind"))
+    with venue_style(venue):
+        grid = Grid(venue, len(titles), columns_that_fit(venue, len(titles), _LEAST_WIDTH), _HEIGHT)
+        for index, (axes, title) in enumerate(zip(grid.panels, titles, strict=True)):
+            grid.title(axes, plain(title) if "$" not in title else title)
+            _draw_panel(axes, group, index, looks)
+        grid.place_legend(_handles(group, looks))
+        return grid.figure
+
+
+def _looks(names: list[str], kinds: list[str]) -> dict[str, LineStyle]:
+    """A style a name."""
+    looks: dict[str, LineStyle] = {}
+    others, laws = 0, 0
+    for name, kind in zip(names, kinds, strict=True):
+        if name in looks:
+            continue
+        if kind == "law":
+            looks[name] = _LAWS[laws % len(_LAWS)]
+            laws += 1
+        elif name in known_optimizers():
+            looks[name] = optimizer_style(name)
+        else:
+            looks[name] = _OTHERS[others % len(_OTHERS)]
+            others += 1
+    return looks
+
+
+def _draw_panel(axes: Axes, group: Group, index: int, looks: dict[str, LineStyle]) -> None:
+    here = np.flatnonzero(numbers(group, "of_panel", "series") == index)
+    x, y, low, high = (
+        numbers(group, field, "series", "point")[here] for field in ("x", "y", "low", "high")
+    )
+    level = float(numbers(group, "guide", "panel")[index])
+    axes.set_xlabel(words(group, "x_label")[index])
+    axes.set_ylabel(words(group, "y_label")[index])
+    set_scale(axes, "x", [x], scale=words(group, "x_scale")[index])  # pyright: ignore[reportArgumentType]
+    set_scale(axes, "y", [y, low, high, level], scale=words(group, "y_scale")[index])  # pyright: ignore[reportArgumentType]
+    places = [word for word in words(group, "places")[index].split("|") if word]
+    if places:
+        axes.set_xticks(range(len(places)), places)
+        axes.set_xlim(-0.5, len(places) - 0.5)
+    if np.isfinite(level):
+        guide(axes, level)
+    if not np.isfinite(y).any():
+        say(axes, "not known")
+    kinds, names = words(group, "kind"), words(group, "name")
+    for turn, series in enumerate(here.tolist()):
+        known = np.isfinite(x[turn])
+        _draw_series(
+            axes, names[series], kinds[series], looks[names[series]], turn, len(here),
+            *(values[turn][known] for values in (x, y, low, high)),
+        )  # fmt: skip
+
+
+def _draw_series(
+    axes: Axes,
+    name: str,
+    kind: str,
+    look: LineStyle,
+    turn: int,
+    turns: int,
+    x: np.ndarray,
+    y: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> None:
+    """One series with its intervals."""
+    if kind == "law":
+        axes.plot(
+            x, y, color=look.color, linestyle=look.linestyle, linewidth=line_width(0.8),
+            zorder=1.5, label=name,
+        )  # fmt: skip
+        return
+    if kind == "points":
+        axes.plot(
+            x, y, color=look.color, marker=look.marker, linestyle="none",
+            markersize=marker_size(0.8), markeredgecolor="white", label=name, zorder=2.6,
+        )  # fmt: skip
+    else:
+        draw_line(axes, x, y, name, look, turn=turn, turns=turns)
+    if kind == "line" and len(x) > _MANY:
+        axes.fill_between(x, low, high, color=look.color, alpha=_SHADING, linewidth=0)
+    else:
+        axes.vlines(x, low, high, color=look.color, linewidth=line_width(0.8), zorder=2.4)
+
+
+def _handles(group: Group, looks: dict[str, LineStyle]) -> list[Artist]:
+    """Legend: every name once, points without a line."""
+    kinds = dict(zip(words(group, "name"), words(group, "kind"), strict=True))
+    handles: list[Artist] = []
+    for name, look in looks.items():
+        if kinds[name] == "points":
+            handles.append(
+                Line2D(
+                    [], [], linestyle="none", marker=look.marker, color=look.color,
+                    markeredgecolor="white", label=plain(name),
+                )
+            )  # fmt: skip
+        else:
+            handles.append(style_handle(plain(name), look))
+    return handles
