@@ -2,9 +2,10 @@
 
     python -m experiments list
     python -m experiments run e01 [--quick] [--out runs/experiments] [--seed 0] [--force]
-    python -m experiments check e01        judge the stored record again, say what changed
+    python -m experiments check [e01]      judge stored records again, say what changed
     python -m experiments plot e01 [--venue icml]
     python -m experiments all [--quick]    those whose record is not there yet, one by one
+    python -m experiments table            verdicts.json, README.md and claims.md from the records
 
 Each has a folder with record.nc, manifest.json, summary.json (the verdicts) and figures.
 Exit codes: 0, done, whatever the verdicts say; 2, not done, with one line that says why.
@@ -28,8 +29,6 @@ DONE, NOT_DONE = 0, 2
 
 _SEEDS = 2**32
 _HOLDS = {True: "yes", False: "no", None: "not judged"}
-# A verdict is the same as before if these are.
-_WORDS = ("claim", "measured", "expected", "holds")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,9 +72,18 @@ def _parser() -> argparse.ArgumentParser:
     for name in _COMMANDS:
         command = commands.add_parser(name, help=_HELP[name])
         if name in ("run", "check", "plot"):
-            command.add_argument("name", help="of the experiment; e01 will do")
+            command.add_argument(
+                "name",
+                nargs="?" if name == "check" else None,
+                help="of the experiment; e01 will do" + "; all of them" * (name == "check"),
+            )
+        if name == "table":
+            command.add_argument(
+                "--also", type=Path, nargs="*", default=[], help="folders of runs of other seeds"
+            )
         if name != "list":
             command.add_argument("--out", type=Path, default=Path("runs/experiments"))
+        if name not in ("list", "table"):
             command.add_argument("--quick", action="store_true", help="the same code, in seconds")
         if name in ("run", "plot", "all"):
             command.add_argument("--venue", default="neurips", help="page the figures are for")
@@ -122,15 +130,62 @@ def _run_all(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from experiments.contract import experiment_named
+    from experiments.contract import experiment_named, experiment_names
 
-    module = experiment_named(options.name)
+    if options.name is not None:
+        _check_one(experiment_named(options.name), options)
+        return DONE
+    for name in experiment_names():
+        options.name = name
+        try:
+            _check_one(experiment_named(name), options)
+        except ValueError as error:
+            say(f"{name}: {error}")
+    return DONE
+
+
+def _check_one(module: ModuleType, options: argparse.Namespace) -> None:
+    """Judge one record again: against its own run's summary, and against the table of record."""
+    from experiments.verdict_table import changes, read_verdicts
+
     folder = _folder(options, module)
-    result = _record_of(module, folder, options)
-    verdicts = module.check(result)
+    verdicts = module.check(_record_of(module, folder, options))
     _show(module, verdicts)
-    changed = _changes(folder, verdicts)
-    say("\n".join(changed) if changed else "No verdict has changed since the run.")
+    before = _verdicts_of_the_run(folder)
+    if before is None:
+        say(f"{folder} has no verdicts that can be read: there is nothing to compare with.")
+    else:
+        say("\n".join(changes(before, verdicts)) or "No verdict has changed since the run.")
+    entry = {} if options.quick else read_verdicts().get(_name(module), {})
+    if entry:
+        changed = changes(entry["verdicts"], verdicts)
+        say("\n".join(changed) or "The same verdicts as in experiments/verdicts.json.")
+
+
+def _table(options: argparse.Namespace) -> int:
+    """Collect what is finished; entries of experiments without a record here stay as they are."""
+    from bayesfilt.atomic_files import write_text_atomically
+    from experiments import ledger, verdict_table
+    from experiments.contract import experiment_named, experiment_names
+
+    entries = verdict_table.read_verdicts()
+    for name in experiment_names():
+        module, folder = experiment_named(name), options.out.expanduser() / name
+        if not _is_finished(folder):
+            say(f"{name}: no finished run in {folder}{'; its entry stays' * (name in entries)}")
+            continue
+        entries[name] = verdict_table.entry_of(module, folder)
+        for other in options.also:
+            if _is_finished(other / name):
+                entries[name] = verdict_table.with_other_seed(
+                    entries[name], module, other.expanduser() / name
+                )
+    entries = {name: entries[name] for name in experiment_names() if name in entries}
+    claims = ledger.ledger_text(ledger.read_claims(), entries)
+    verdict_table.write_verdicts(entries)
+    write_text_atomically(verdict_table.TABLE_PATH, verdict_table.table_text(entries))
+    write_text_atomically(ledger.PAGE_PATH, claims)
+    say(f"{len(entries)} experiments in {verdict_table.TABLE_PATH} and {ledger.PAGE_PATH}")
     return DONE
 
 
@@ -159,18 +214,25 @@ def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> No
     import jax
 
     say(f"{_name(module)}: {module.CLAIM}")
-    begun = time.perf_counter()
+    begun, worked = time.perf_counter(), time.process_time()
     try:
         result = module.run(config, jax.random.key(options.seed))
     except BaseException:
         with contextlib.suppress(OSError):  # an empty folder of a run that never was
             folder.rmdir()
         raise
-    seconds = time.perf_counter() - begun
+    seconds, core_seconds = time.perf_counter() - begun, time.process_time() - worked
     write_record(result, folder)
     write_manifest(folder, config, seed=options.seed, dtype=dtype, wall_time_seconds=seconds)
     verdicts = module.check(result)
-    write_summary(folder, {"seconds": seconds, "verdicts": _plain(verdicts)})
+    write_summary(
+        folder,
+        {
+            "seconds": seconds,
+            "core_seconds": core_seconds,
+            "verdicts": [each.plain() for each in verdicts],
+        },
+    )
     _show(module, verdicts)
     _draw(module, result, folder, options.venue)
     say(f"{seconds:.0f} s; record, verdicts and figures in {folder}")
@@ -194,26 +256,13 @@ def _show(module: ModuleType, verdicts: Sequence[Any]) -> None:
     show_table(_name(module), ("claim:", "holds:", "measured:", "expected:"), rows)
 
 
-def _changes(folder: Path, verdicts: Sequence[Any]) -> list[str]:
-    """What `check` says differently from the run's own summary."""
-    path = folder / "summary.json"
-    if not path.is_file():
-        return [f"{path} is missing: there is nothing to compare with."]
+def _verdicts_of_the_run(folder: Path) -> list[dict[str, Any]] | None:
+    """What the run itself wrote into its summary; None if that cannot be read."""
     try:
-        before = {each["claim"]: each for each in json.loads(path.read_text())["verdicts"]}
-    except (ValueError, LookupError, TypeError):
-        return [f"{path} has no verdicts that can be read: there is nothing to compare with."]
-    changed = []
-    for now in _plain(verdicts):
-        then = before.get(now["claim"])
-        if then is None:
-            changed.append(f"new: {now['claim']}: {_HOLDS[now['holds']]}")
-        elif any(now[word] != then.get(word) for word in _WORDS):
-            changed.append(
-                f"changed: {now['claim']}: {_HOLDS.get(then.get('holds'))}"
-                f" ({then.get('measured')}) is now {_HOLDS[now['holds']]} ({now['measured']})"
-            )
-    return changed
+        verdicts = json.loads((folder / "summary.json").read_text())["verdicts"]
+        return [each for each in verdicts if each["claim"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _record_of(module: ModuleType, folder: Path, options: argparse.Namespace) -> Any:
@@ -256,10 +305,6 @@ def _is_finished(folder: Path) -> bool:
     return (folder / SUMMARY_NAME).is_file()
 
 
-def _plain(verdicts: Sequence[Any]) -> list[dict[str, Any]]:
-    return [verdict._asdict() for verdict in verdicts]
-
-
 def _config(module: ModuleType, options: argparse.Namespace) -> Any:
     return module.QUICK if options.quick else module.PAPER
 
@@ -277,13 +322,21 @@ def _fail(message: str) -> int:
     return NOT_DONE
 
 
-_COMMANDS = {"list": _list, "run": _run_one, "check": _check, "plot": _plot, "all": _run_all}
+_COMMANDS = {
+    "list": _list,
+    "run": _run_one,
+    "check": _check,
+    "plot": _plot,
+    "all": _run_all,
+    "table": _table,
+}
 _HELP = {
     "list": "what there is",
     "run": "one experiment: record, verdicts, figures",
-    "check": "judge a stored record again",
+    "check": "judge stored records again",
     "plot": "draw a stored record again",
     "all": "every experiment that is not finished yet",
+    "table": "verdicts of record and the pages made of them",
 }
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ reading and writing.
 
 import difflib
 import importlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -63,6 +64,10 @@ class Verdict(NamedTuple):
         """Whether a yes or no stands so close to its threshold that other seeds may undo it."""
         return self.holds is not None and self.margin is not None and self.margin < NEAR
 
+    def plain(self) -> dict[str, Any]:
+        """As summaries and tables keep it."""
+        return {**self._asdict(), "near": self.is_near}
+
 
 class Experiment(Protocol):
     """A module of this folder, as the type checker sees it."""
@@ -104,6 +109,17 @@ def experiment_named(name: str) -> ModuleType:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"There are the experiments {', '.join(known)}; got {name!r}.{hint}")
     return importlib.import_module(f"experiments.{found[0]}")
+
+
+def docstring_part(module: ModuleType, word: str) -> str:
+    """What a module's docstring says behind "word:", to the next such word, as one line."""
+    _, _, rest = (module.__doc__ or "").partition(f"{word}:")
+    lines = []
+    for line in rest.strip().splitlines():
+        if not line or re.match(r"[A-Z][a-zA-Z ]*:", line) and lines:
+            break
+        lines.append(line.strip())
+    return " ".join(lines).rstrip(".")
 
 
 def check_key() -> PRNGKeyArray:

@@ -1,0 +1,234 @@
+"""The verdicts of record: collected from finished runs, kept in verdicts.json, shown as a table.
+
+`verdicts.json` holds every experiment's verdicts of its PAPER run, with the seed, the code and the
+machine they come from, and what other seeds said. README.md and the ledger are written from it.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from bayesfilt.atomic_files import write_text_atomically
+from bayesfilt.records import read_record
+from bayesfilt.run_directory import SUMMARY_NAME, read_manifest, strict_json
+from experiments.contract import Verdict, docstring_part, experiment_named, experiment_names
+
+FOLDER = Path(__file__).parent
+VERDICTS_PATH = FOLDER / "verdicts.json"
+TABLE_PATH = FOLDER / "README.md"
+SCHEMA = 1
+
+HOLDS = {True: "yes", False: "no", None: "not judged"}
+
+type Entry = dict[str, Any]
+"""One experiment of verdicts.json."""
+
+
+def read_verdicts(path: Path = VERDICTS_PATH) -> dict[str, Entry]:
+    """Entries by experiment; empty where there is no file yet.
+
+    Raises:
+        ValueError: the file is damaged, or of another schema.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        schema, entries = content["schema"], content["experiments"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} is not a table of verdicts, or is damaged.") from error
+    if schema != SCHEMA:
+        raise ValueError(f"{path} has schema {schema}; this code reads {SCHEMA}.")
+    return entries
+
+
+def write_verdicts(entries: Mapping[str, Entry], path: Path = VERDICTS_PATH) -> Path:
+    """Write the entries in the order of their experiments."""
+    ordered = {name: entries[name] for name in sorted(entries)}
+    return write_text_atomically(path, strict_json({"schema": SCHEMA, "experiments": ordered}))
+
+
+def entry_of(module: ModuleType, folder: Path) -> Entry:
+    """What a finished run says, judged by today's code.
+
+    Raises:
+        FileNotFoundError: there is no record or no manifest.
+        ValueError: they cannot be read, or do not belong to this experiment.
+    """
+    manifest = read_manifest(folder)
+    verdicts = module.check(read_record(folder))
+    return {
+        "claim": module.CLAIM,
+        "seed": manifest["seed"],
+        "dtype": manifest["dtype"],
+        "seconds": round(float(manifest["wall_time_seconds"]), 1),
+        "core_seconds": _core_seconds(folder),
+        "device": _device(manifest),
+        "commit": str(manifest.get("commit", "")),
+        "versions": {
+            name: version
+            for name, version in dict(manifest.get("versions", {})).items()
+            if name in ("bayesfilt", "jax", "numpy", "optax")
+        },
+        "verdicts": [each.plain() for each in verdicts],
+    }
+
+
+def with_other_seed(entry: Entry, module: ModuleType, folder: Path) -> Entry:
+    """The same entry, each verdict with what another seed's run says of it."""
+    seed = str(read_manifest(folder)["seed"])
+    if seed == str(entry["seed"]):
+        return entry
+    said = {each.claim: each.holds for each in module.check(read_record(folder))}
+    verdicts = [
+        {
+            **each,
+            "other_seeds": {**each.get("other_seeds", {}), seed: said.get(each["claim"])},
+        }
+        for each in entry["verdicts"]
+    ]
+    return {**entry, "verdicts": verdicts}
+
+
+def has_flipped(verdict: Mapping[str, Any]) -> bool:
+    """Whether another seed said yes where this one says no, or no where it says yes."""
+    others = verdict.get("other_seeds", {}).values()
+    return verdict["holds"] is not None and (not verdict["holds"]) in others
+
+
+def is_near(verdict: Mapping[str, Any]) -> bool:
+    """Whether it stands close to its threshold: by its own margin, or as other seeds show."""
+    others = verdict.get("other_seeds", {}).values()
+    undone = verdict["holds"] is not None and any(each != verdict["holds"] for each in others)
+    return bool(verdict.get("near")) or undone
+
+
+def table_text(entries: Mapping[str, Entry]) -> str:
+    """README.md of the experiments: an overview, then every verdict."""
+    modules = {name: experiment_named(name) for name in experiment_names()}
+    known = [name for name in modules if name in entries]
+    seconds = sum(entries[name]["seconds"] for name in known)
+    verdicts = [each for name in known for each in entries[name]["verdicts"]]
+    lines = [
+        "# Experiments",
+        "",
+        "One module a question; every verdict can be no. Written by `python -m experiments table`"
+        " from `verdicts.json`;",
+        "do not edit by hand. `python -m experiments check` judges stored records again and says"
+        " what changed.",
+        "",
+        f"{len(known)} experiments, {len(verdicts)} verdicts:"
+        f" {_counted(verdicts)};"
+        f" {sum(map(is_near, verdicts))} near their threshold (marked ~),"
+        f" {sum(map(has_flipped, verdicts))} turned round by another seed (marked !)."
+        f" {seconds / 60:.0f} minutes in all.",
+        "",
+        "| experiment | claim | source | command | verdict | minutes | device |",
+        "|---|---|---|---|---|---|---|",
+        *(_overview_row(name, modules[name], entries[name]) for name in known),
+        "",
+    ]
+    for name in known:
+        lines += _section(name, modules[name], entries[name])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def in_words(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """One answer of many: "yes", "no", "not judged", or how many of each."""
+    said = [each["holds"] for each in verdicts]
+    judged = [each for each in said if each is not None]
+    if not judged:
+        return "not judged"
+    if len(set(judged)) == 1 and len(judged) == len(said):
+        return HOLDS[judged[0]]
+    return _counted(verdicts)
+
+
+def changes(before: Sequence[Mapping[str, Any]], now: Sequence[Verdict]) -> list[str]:
+    """What verdicts say differently from those of record, a line each."""
+    known = {each["claim"]: each for each in before}
+    lines = []
+    for each in now:
+        then = known.pop(each.claim, None)
+        if then is None:
+            lines.append(f"new: {each.claim}: {HOLDS[each.holds]} ({each.measured})")
+        elif any(each.plain()[word] != then.get(word) for word in _WORDS):
+            lines.append(
+                f"changed: {each.claim}: {HOLDS.get(then.get('holds'))} ({then.get('measured')})"
+                f" is now {HOLDS[each.holds]} ({each.measured})"
+            )
+    return lines + [f"gone: {claim}" for claim in known]
+
+
+def _counted(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    counts = {
+        word: sum(each["holds"] is holds for each in verdicts) for holds, word in HOLDS.items()
+    }
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
+# A verdict is the same as before if these are.
+_WORDS = ("claim", "measured", "expected", "holds")
+
+
+def _core_seconds(folder: Path) -> float | None:
+    """Time of all cores together; None for a run that did not measure it."""
+    summary = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
+    found = summary.get("core_seconds")
+    return None if found is None else round(float(found), 1)
+
+
+def _device(manifest: Mapping[str, Any]) -> str:
+    device = manifest.get("device", "")
+    if isinstance(device, Mapping):
+        device = device.get("kind") or device.get("platform", "")
+    return str(device)
+
+
+def _overview_row(name: str, module: ModuleType, entry: Entry) -> str:
+    cells = (
+        f"[{name}](#{name})",
+        module.CLAIM,
+        _first_sentence(docstring_part(module, "Source")),
+        f"`python -m experiments run {name.partition('_')[0]}`",
+        in_words(entry["verdicts"]),
+        f"{entry['seconds'] / 60:.1f}",
+        entry["device"],
+    )
+    return _row(cells)
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[a-z0-9)])\. (?=[A-Z])", text)[0]
+
+
+def _section(name: str, module: ModuleType, entry: Entry) -> list[str]:
+    question = (module.__doc__ or "").strip().splitlines()[0]
+    return [
+        f"## {name}",
+        "",
+        f"{question} ({', '.join(module.SETTLES)})",
+        "",
+        "| claim | verdict | measured | expected | other seeds |",
+        "|---|---|---|---|---|",
+        *(
+            _row(
+                (
+                    each["claim"],
+                    HOLDS[each["holds"]] + " ~" * is_near(each) + " !" * has_flipped(each),
+                    each["measured"],
+                    each["expected"],
+                    ", ".join(HOLDS[holds] for holds in each.get("other_seeds", {}).values()),
+                )
+            )
+            for each in entry["verdicts"]
+        ),
+        "",
+    ]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

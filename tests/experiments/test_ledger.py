@@ -1,0 +1,179 @@
+"""The ledger and the table of verdicts say what the verdicts of record say, and cite what exists."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments import ledger, verdict_table
+from experiments.contract import Verdict, experiment_named, experiment_names
+from experiments.ledger import Claim, Part
+
+ROOT = Path(__file__).parents[2]
+IDS = [
+    *(f"0.{number}" for number in range(1, 12)),
+    *(f"1.{number}" for number in range(1, 17)),
+    *(f"2.{number}" for number in range(1, 14)),
+    *(f"3.{number}" for number in range(1, 12)),
+    *(f"4.{number}" for number in range(1, 9)),
+    *(f"P{number}" for number in range(1, 41)),
+]
+
+
+def verdict(claim="it holds", holds=True, **others):
+    return Verdict(
+        claim=claim, measured="1 (0.9 to 1.1)", expected="1", tolerance="10 %", holds=holds
+    )._replace(**others)
+
+
+def entries(*verdicts):
+    plain = [each.plain() for each in verdicts]
+    return {"e01_separability": {"verdicts": plain, "seconds": 60.0, "device": "cpu"}}
+
+
+def claim(*parts, verdict=None):
+    return Claim(
+        id="9.9",
+        source="nobody",
+        statement="it holds | always",
+        correct="so",
+        verdict=verdict,
+        parts=tuple(Part("e01_separability", said, supports) for said, supports in parts),
+        checks=(),
+        tests=(),
+        reading=(),
+    )
+
+
+@pytest.fixture(scope="module")
+def of_record():
+    return verdict_table.read_verdicts()
+
+
+def test_every_claim_of_the_notes_and_every_prediction_has_its_row():
+    assert [each.id for each in ledger.read_claims()] == IDS
+
+
+def test_every_claim_is_settled_by_something_or_open():
+    for each in ledger.read_claims():
+        settled = each.parts or each.checks or each.tests or each.reading
+        assert settled or each.verdict == "open", each.id
+        assert each.verdict is None or each.verdict in ledger.VERDICTS
+
+
+def test_what_a_claim_cites_exists():
+    tests = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    letters = set(re.findall(r"^\| (\w+) \|", (ROOT / "paper_notes/checks.md").read_text(), re.M))
+    keys = set(
+        re.findall(r"^@\w+\{(\w+),", (ROOT / "paper_notes/references.bib").read_text(), re.M)
+    )
+    for each in ledger.read_claims():
+        assert set(each.tests) <= tests, each.id
+        assert set(each.checks) <= letters, each.id
+        assert set(each.reading) <= keys, each.id
+
+
+def test_the_verdicts_of_record_are_those_of_today_s_experiments(of_record):
+    assert list(of_record) == experiment_names()
+    for name, entry in of_record.items():
+        assert entry["claim"] == experiment_named(name).CLAIM
+        assert len({each["claim"] for each in entry["verdicts"]}) == len(entry["verdicts"])
+
+
+def test_both_pages_are_written_from_the_verdicts_of_record(of_record):
+    assert verdict_table.TABLE_PATH.read_text() == verdict_table.table_text(of_record)
+    text = ledger.ledger_text(ledger.read_claims(), of_record)
+    assert ledger.PAGE_PATH.read_text() == text
+
+
+def test_no_verdict_of_record_is_turned_round_by_another_seed(of_record):
+    for name, entry in of_record.items():
+        for each in entry["verdicts"]:
+            assert not verdict_table.has_flipped(each), (name, each["claim"])
+
+
+def test_every_prediction_that_an_experiment_settles_is_in_its_row():
+    cited = {(part.experiment, each.id) for each in ledger.read_claims() for part in each.parts}
+    settles = {
+        (name, number) for name in experiment_names() for number in experiment_named(name).SETTLES
+    }
+    assert settles == cited
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "word"),
+    [
+        (True, True, "true"),
+        (False, False, "false"),
+        (True, False, "conditional"),
+        (True, None, "conditional"),
+        (False, None, "false"),
+        (None, None, "open"),
+    ],
+)
+def test_a_claim_follows_from_its_verdicts(first, second, word):
+    found = entries(verdict("a", first), verdict("b", second))
+    assert ledger.verdict_of(claim(("a", True), ("b", True)), found) == word
+    turned = {"true": "false", "false": "true"}
+    if second is not None:
+        against = ledger.verdict_of(claim(("a", False), ("b", False)), found)
+        assert against == turned.get(word, word)
+
+
+def test_a_claim_that_its_verdicts_contradict_is_refused():
+    found = entries(verdict("a", True))
+    assert ledger.verdict_of(claim(("a", True), verdict="true"), found) == "true"
+    assert ledger.verdict_of(claim(("a", True), verdict="conditional"), found) == "conditional"
+    for word in ("false", "open", "perhaps"):
+        with pytest.raises(ValueError, match=r"claim 9\.9 is said to be"):
+            ledger.verdict_of(claim(("a", True), verdict=word), found)
+    with pytest.raises(ValueError, match="names a verdict that e01_separability does not have"):
+        ledger.verdict_of(claim(("b", True)), found)
+
+
+def test_a_row_quotes_its_verdicts_and_marks_those_near_their_threshold():
+    found = entries(verdict("a", True, margin=0.1), verdict("b", True, margin=2.0))
+    text = ledger.ledger_text([claim(("a", True), ("b", False))._replace(id="P1")], found)
+    assert "e01: a: yes ~ (1 (0.9 to 1.1)); e01: b: yes (1 (0.9 to 1.1))" in text
+    assert "it holds \\| always" in text
+    assert "| conditional |" in text
+
+
+def test_another_seed_marks_a_verdict_it_undoes_and_turns_one_it_denies():
+    said = verdict("a", True).plain()
+    for holds, near, flipped in ((True, False, False), (None, True, False), (False, True, True)):
+        other = {**said, "other_seeds": {"1": holds}}
+        assert verdict_table.is_near(other) is near
+        assert verdict_table.has_flipped(other) is flipped
+    unsure = {**verdict("a", None).plain(), "other_seeds": {"1": True}}
+    assert not verdict_table.has_flipped(unsure)
+    assert not verdict_table.is_near(unsure)
+
+
+def test_changes_are_new_changed_and_gone():
+    before = [verdict("a").plain(), verdict("b").plain()]
+    assert verdict_table.changes(before, [verdict("a"), verdict("b")]) == []
+    lines = verdict_table.changes(before, [verdict("a", False), verdict("c")])
+    assert [line.split(":")[0] for line in lines] == ["changed", "new", "gone"]
+    assert "yes (1 (0.9 to 1.1)) is now no (1 (0.9 to 1.1))" in lines[0]
+
+
+def test_a_damaged_or_foreign_table_is_one_line(tmp_path):
+    path = tmp_path / "verdicts.json"
+    assert verdict_table.read_verdicts(path) == {}
+    verdict_table.write_verdicts(entries(verdict("a")), path)
+    assert verdict_table.read_verdicts(path)["e01_separability"]["verdicts"][0]["claim"] == "a"
+    for text, message in (
+        ("{", "or is damaged"),
+        ("[]", "damaged"),
+        ('{"schema": 2, "experiments": {}}', "reads 1"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            verdict_table.read_verdicts(path)
