@@ -5,8 +5,12 @@
     python -m experiments check e01        judge the stored record again, say what changed
     python -m experiments plot e01 [--venue icml]
     python -m experiments all [--quick]    those whose record is not there yet, one by one
+    python -m experiments report           one HTML page of the records that are there
 
-Each has a folder with record.nc, manifest.json, summary.json (the verdicts) and figures.
+Each has a folder with record.nc, manifest.json, summary.json (the verdicts, and what the page
+says besides) and figures, each with what it shows (.csv, .nc) and the draft of a caption. `all
+--report` makes the page in the end. Records made before there were pages are judged and drawn
+again for it.
 Exit codes: 0, done, whatever the verdicts say; 2, not done, with one line that says why.
 """
 
@@ -77,12 +81,14 @@ def _parser() -> argparse.ArgumentParser:
         if name != "list":
             command.add_argument("--out", type=Path, default=Path("runs/experiments"))
             command.add_argument("--quick", action="store_true", help="the same code, in seconds")
-        if name in ("run", "plot", "all"):
+        if name in ("run", "plot", "all", "report"):
             command.add_argument("--venue", default="neurips", help="page the figures are for")
         if name in ("run", "all"):
             command.add_argument("--seed", type=int, default=0, help="of all random numbers")
         if name in ("run", "all"):
             command.add_argument("--force", action="store_true", help="replace an earlier run")
+        if name == "all":
+            command.add_argument("--report", action="store_true", help="make the page in the end")
     return parser
 
 
@@ -118,7 +124,42 @@ def _run_all(options: argparse.Namespace) -> int:
             )
         else:
             _make(module, options, force=True)
+    return _report(options) if options.report else DONE
+
+
+def _report(options: argparse.Namespace) -> int:
+    """The page of what is there; a record without what the page says is judged and drawn first."""
+    from bayesfilt.figures import venue_named
+    from bayesfilt.report import write_report
+    from experiments.contract import experiment_named, experiment_names
+    from experiments.described import is_described
+
+    venue_named(options.venue)
+    for name in experiment_names():
+        for quick in (False, True):
+            module = experiment_named(name)
+            own = argparse.Namespace(**{**vars(options), "quick": quick, "name": name})
+            folder = _folder(own, module)
+            if _is_finished(folder) and not is_described(folder):
+                try:
+                    _judge_and_draw(module, own)
+                except (ValueError, OSError) as error:  # the page shows what there is
+                    say(f"experiments: {error}", error=True)
+    written = write_report(options.out.expanduser())
+    say(f"Report   {written.path}: {len(written.sections)} runs")
     return DONE
+
+
+def _judge_and_draw(module: ModuleType, options: argparse.Namespace) -> None:
+    """Verdicts and figures of a stored record, written anew; what has changed is said."""
+    folder = _folder(options, module)
+    result = _record_of(module, folder, options)
+    verdicts = module.check(result)
+    for line in _changes(folder, verdicts):
+        say(f"{_name(module)}: {line}")
+    seconds = json.loads((folder / "summary.json").read_text()).get("seconds")
+    _write_summary(module, folder, verdicts, seconds, options)
+    _draw(module, result, verdicts, folder, options)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -139,7 +180,8 @@ def _plot(options: argparse.Namespace) -> int:
 
     module = experiment_named(options.name)
     folder = _folder(options, module)
-    _draw(module, _record_of(module, folder, options), folder, options.venue)
+    result = _record_of(module, folder, options)
+    _draw(module, result, module.check(result), folder, options)
     return DONE
 
 
@@ -147,7 +189,7 @@ def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> No
     """Run one experiment: numbers first, then verdicts, then figures."""
     from bayesfilt.figures import venue_named
     from bayesfilt.records import write_record
-    from bayesfilt.run_directory import open_run_directory, write_manifest, write_summary
+    from bayesfilt.run_directory import open_run_directory, write_manifest
 
     venue_named(options.venue)
     if not 0 <= options.seed < _SEEDS:
@@ -170,23 +212,46 @@ def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> No
     write_record(result, folder)
     write_manifest(folder, config, seed=options.seed, dtype=dtype, wall_time_seconds=seconds)
     verdicts = module.check(result)
-    write_summary(folder, {"seconds": seconds, "verdicts": _plain(verdicts)})
+    _write_summary(module, folder, verdicts, seconds, options)
     _show(module, verdicts)
-    _draw(module, result, folder, options.venue)
+    _draw(module, result, verdicts, folder, options)
     say(f"{seconds:.0f} s; record, verdicts and figures in {folder}")
 
 
-def _draw(module: ModuleType, result: Any, folder: Path, venue: str) -> None:
-    """The experiment's figure, and every other that the module has (`plot_...`)."""
+def _write_summary(
+    module: ModuleType,
+    folder: Path,
+    verdicts: Sequence[Any],
+    seconds: float | None,
+    options: argparse.Namespace,
+) -> None:
+    """The verdicts, and what a page says besides without this folder of modules."""
+    from bayesfilt.run_directory import read_manifest, write_summary
+    from experiments.described import described
+
+    about = described(module, quick=options.quick, seed=read_manifest(folder)["seed"])
+    write_summary(folder, {"seconds": seconds, "verdicts": _plain(verdicts), "experiment": about})
+
+
+def _draw(
+    module: ModuleType,
+    result: Any,
+    verdicts: Sequence[Any],
+    folder: Path,
+    options: argparse.Namespace,
+) -> None:
+    """The experiment's figures, each with what it shows and the draft of its caption."""
+    from bayesfilt.atomic_files import write_text_atomically
     from bayesfilt.figures import save_figure
     from bayesfilt.run_directory import FIGURES_NAME
+    from experiments.described import caption_draft, figures_of
 
-    for name in sorted(vars(module)):
-        if name == "plot" or name.startswith("plot_"):
-            figure = getattr(module, name)(result, venue)
-            title = _name(module) + name.removeprefix("plot").replace("_", "-")
-            png, _ = save_figure(figure, folder / FIGURES_NAME, title)
-            say(f"Figure  {png} (and .pdf)")
+    for each in figures_of(module):
+        figure = each.draw(result, options.venue)
+        png, _ = save_figure(figure, folder / FIGURES_NAME, each.name)
+        draft = caption_draft(module, each, verdicts, _config(module, options), options.venue)
+        write_text_atomically(png.with_suffix(".caption.md"), draft)
+        say(f"Figure  {png} (and .pdf, .csv, .nc, .caption.md)")
 
 
 def _show(module: ModuleType, verdicts: Sequence[Any]) -> None:
@@ -277,13 +342,21 @@ def _fail(message: str) -> int:
     return NOT_DONE
 
 
-_COMMANDS = {"list": _list, "run": _run_one, "check": _check, "plot": _plot, "all": _run_all}
+_COMMANDS = {
+    "list": _list,
+    "run": _run_one,
+    "check": _check,
+    "plot": _plot,
+    "all": _run_all,
+    "report": _report,
+}
 _HELP = {
     "list": "what there is",
     "run": "one experiment: record, verdicts, figures",
     "check": "judge a stored record again",
     "plot": "draw a stored record again",
     "all": "every experiment that is not finished yet",
+    "report": "one HTML page of every record that is there",
 }
 
 if __name__ == "__main__":
