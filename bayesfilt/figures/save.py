@@ -64,13 +64,13 @@ def save_figure(
     return png, pdf
 
 
-def _data_files(figure: Figure) -> dict[str, str | bytes | memoryview]:
+def _data_files(figure: Figure) -> dict[str, str | bytes]:
     """What stands beside the figure, by the end of its name."""
     if not isinstance(figure, VenueFigure) or figure.drawn is None:
         return {}
     table = drawn_table(figure.drawn)
     packed = pack_record(drawn_record(figure.drawn, figure.venue))
-    return {**({} if table is None else {".csv": table}), packed.suffix: packed.data}
+    return {**({} if table is None else {".csv": table}), packed.suffix: bytes(packed.data)}
 
 
 def _save(figure: Figure, path: Path, kind: str) -> Path:

@@ -112,7 +112,9 @@ def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
     marks = table.marks or [""] * len(table.rows)
     rows = [
-        f'<tr class="{mark}">' + "".join(map(_cell, table.columns, row)) + "</tr>"
+        (f'<tr class="{mark}">' if mark else "<tr>")
+        + "".join(map(_cell, table.columns, row))
+        + "</tr>"
         for mark, row in zip(marks, table.rows, strict=True)
     ]
     label = escape(table.title)

@@ -35,7 +35,8 @@ figcaption { font-size: .85rem; color: var(--faint); margin-top: .3rem; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0;
   border-bottom: 1px solid var(--line); min-width: 4.5rem; }
-td:nth-child(2) { font-weight: 600; }
+tr[class] td:nth-child(2) { font-weight: 600; }
+tr[class] td:first-child { min-width: 15rem; }
 details { margin-top: 1.2rem; }
 summary { cursor: pointer; color: var(--link); }
 dl { display: grid; grid-template-columns: minmax(7rem, 16rem) 1fr; gap: .1rem .8rem;
@@ -46,7 +47,7 @@ dd { margin: 0; }
   thead { display: none; }
   table, tbody, tr, td { display: block; width: 100%; }
   tr { border-bottom: 1px solid var(--line); padding: .5rem 0; }
-  td { border: 0; padding: .1rem 0; }
+  td, tr[class] td:first-child { border: 0; padding: .1rem 0; min-width: 0; }
   td:empty { display: none; }
   td::before { content: attr(data-label) ": "; color: var(--faint); font-weight: 400; }
 }

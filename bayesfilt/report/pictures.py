@@ -82,9 +82,15 @@ def _drawn(
         figure = draw()
         svg = svg_text(figure, f"{anchor}-{_letters(name)}", title=caption)
     except _UNDRAWABLE as error:
-        problems.append(f"The figure {name} cannot be drawn: {' '.join(str(error).split())}")
+        reason = (
+            f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        )
+        problems.append(f"The figure {name} cannot be drawn from this record: {reason}")
         return None
-    return Picture(name=name, caption=caption, svg=svg, data=_download(name, figure))
+    data = _download(name, figure)
+    if data is None:
+        caption += " Its data are too long for this page and lie in the run's folder."
+    return Picture(name=name, caption=caption, svg=svg, data=data)
 
 
 def _download(name: str, figure: VenueFigure) -> Download | None:

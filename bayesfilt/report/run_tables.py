@@ -8,6 +8,15 @@ from bayesfilt.records import Group
 from bayesfilt.report.found import Run
 from bayesfilt.report.sections import Table, Tone, flat, word
 
+UNKNOWN = "What was found?"
+QUESTIONS = {
+    "demo": "How near to AdamW are the filters, update by update and as runs of their own?",
+    "compare": "How near to AdamW are the filters, update by update and as runs of their own?",
+    "infer": "Which state-space model does the recorded training prefer; does its mean shrink?",
+    "recording": "Streams of some weights: what did their optima and gradients do?",
+    "sweep": "Which cells of the grid are best?",
+}
+
 _BY = "final_test_loss"  # as `bayesfilt sweep show` has it
 
 
@@ -28,10 +37,7 @@ def told_by(run: Run) -> Told:
         return _TELLERS.get(run.kind, _unknown)(run)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        return Told(question=_UNKNOWN, answer=f"The summary cannot be read: {reason}")
-
-
-_UNKNOWN = "What was found?"
+        return Told(question=UNKNOWN, answer=f"The summary cannot be read: {reason}")
 
 
 def _comparison(run: Run) -> Told:
@@ -42,7 +48,7 @@ def _comparison(run: Run) -> Told:
         tables.append(Table(title=task, columns=_plain(columns), rows=rows))
         lines += [f"{task}: {line}" for line in summary_lines(summary)]
     return Told(
-        question="How near to AdamW are the filters, update by update and as runs of their own?",
+        question=QUESTIONS["compare"],
         answer="The tables and figures say how near; nothing is judged here.",
         lines=lines,
         tables=tables,
@@ -58,7 +64,7 @@ def _inference(run: Run) -> Told:
     numbers = ("parameter", "layer", "median", "low", "high", "r_hat")
     reported = found["reported_model"]
     return Told(
-        question="Which state-space model does the recorded training prefer; does its mean shrink?",
+        question=QUESTIONS["infer"],
         answer=f"{reported} is preferred. " + (f"Shrinks? {words}." if words else ""),
         lines=[
             *(each["sentence"] for each in verdicts),
@@ -73,7 +79,7 @@ def _inference(run: Run) -> Told:
 
 def _recording(run: Run) -> Told:
     return Told(
-        question="Streams of some weights: what did their optima and gradients do?",
+        question=QUESTIONS["recording"],
         answer="Recorded; `bayesfilt infer` fits models to them.",
         tables=[Table("Recorded", ("what", "value"), flat(run.summary))],
     )
@@ -93,7 +99,7 @@ def _sweep(run: Run) -> Told:
     done, wanted = len(stock.finished), len(store.chunks)
     on = "" if done == wanted else f" Not finished; it goes on with: {run.command_again}"
     return Told(
-        question="Which cells of the grid are best?",
+        question=QUESTIONS["sweep"],
         answer=f"{done} of {wanted} chunks are finished and whole.{on}",
         lines=stock.problems,
         tables=[Table("Best cells", _plain(columns), rows)],
@@ -103,7 +109,7 @@ def _sweep(run: Run) -> Told:
 
 def _unknown(run: Run) -> Told:
     tables = [Table("Summary", ("what", "value"), flat(run.summary))] if run.summary else []
-    return Told(question=_UNKNOWN, answer="The run does not say what it was for.", tables=tables)
+    return Told(question=UNKNOWN, answer="The run does not say what it was for.", tables=tables)
 
 
 _TELLERS = {

@@ -8,7 +8,7 @@ from bayesfilt.figures import venue_named
 from bayesfilt.report.found import Run, find_runs
 from bayesfilt.report.page import GENERATOR, page
 from bayesfilt.report.pictures import pictures_of
-from bayesfilt.report.run_tables import told_by
+from bayesfilt.report.run_tables import QUESTIONS, UNKNOWN, told_by
 from bayesfilt.report.sections import Section, Table, duration, flat, word
 from bayesfilt.report.verdicts import answer, counted, verdict_table, verdicts_of
 from bayesfilt.run_directory import REPORT_NAME
@@ -68,7 +68,7 @@ def _section(run: Run, anchor: str, venue: str) -> Section:
     told = told_by(run) if run.summary or run.kind == "sweep" else None
     groups = None if told is None else told.groups
     pictures = pictures_of(run, anchor, venue, groups, warnings)
-    question = "What was found?" if told is None else told.question
+    question = QUESTIONS.get(run.kind, UNKNOWN) if told is None else told.question
     return Section(
         title=run.name,
         kind=run.kind,
@@ -124,7 +124,7 @@ def _warnings(run: Run) -> list[str]:
     """What is not whole about a run, and what to do."""
     again = run.command_again
     how = f"Make it again with: {again}" if again else "Run it again, with --force."
-    found = [f"{problem} {how}" for problem in run.problems]
+    found = [f"{problem.removesuffix('.')}. {how}" for problem in run.problems]
     if not run.problems and not run.is_finished:
         missing = "no record" if run.record is None else "no summary"
         missing = missing if run.manifest else "no manifest"
