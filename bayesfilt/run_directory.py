@@ -23,7 +23,7 @@ MANIFEST_NAME, SUMMARY_NAME, FIGURES_NAME = "manifest.json", "summary.json", "fi
 REPORT_NAME = "report.html"
 MANIFEST_SCHEMA_VERSION = 1
 
-_OF_FIGURES = ("*.png", "*.pdf", "*.csv", "*.nc", "*.npz", "*.caption.md")
+_BESIDE_A_FIGURE = (".csv", ".nc", ".npz", ".caption.md")  # its name, and then this
 
 
 def open_run_directory(path: str | Path, *, force: bool = False) -> Path:
@@ -137,6 +137,7 @@ def _is_empty(folder: Path) -> bool:
 def _files_of_a_run(folder: Path) -> list[Path]:
     names = (NETCDF_NAME, NPZ_NAME, MANIFEST_NAME, SUMMARY_NAME, REPORT_NAME)
     figures = folder / FIGURES_NAME
-    drawn = [file for kind in _OF_FIGURES for file in figures.glob(kind)]
+    drawn = [file for kind in ("*.png", "*.pdf") for file in figures.glob(kind)]
+    drawn += [file.with_suffix(end) for file in figures.glob("*.png") for end in _BESIDE_A_FIGURE]
     left = [file for place in (folder, figures) for file in place.glob(".*") if is_leftover(file)]
     return [*(folder / name for name in names), *drawn, *left]

@@ -5,12 +5,9 @@
     python -m experiments check e01        judge the stored record again, say what changed
     python -m experiments plot e01 [--venue icml]
     python -m experiments all [--quick]    those whose record is not there yet, one by one
-    python -m experiments report           one HTML page of the records that are there
+    python -m experiments report           one HTML page of what is there; `all --report`: after all
 
-Each has a folder with record.nc, manifest.json, summary.json (the verdicts, and what the page
-says besides) and figures, each with what it shows (.csv, .nc) and the draft of a caption. `all
---report` makes the page in the end. Records made before there were pages are judged and drawn
-again for it.
+Each has a folder with record.nc, manifest.json, summary.json (the verdicts) and figures.
 Exit codes: 0, done, whatever the verdicts say; 2, not done, with one line that says why.
 """
 
@@ -81,14 +78,14 @@ def _parser() -> argparse.ArgumentParser:
         if name != "list":
             command.add_argument("--out", type=Path, default=Path("runs/experiments"))
             command.add_argument("--quick", action="store_true", help="the same code, in seconds")
-        if name in ("run", "plot", "all", "report"):
+        if name == "all":
+            command.add_argument("--report", action="store_true", help="make the page in the end")
+        if name in ("run", "plot", "all"):
             command.add_argument("--venue", default="neurips", help="page the figures are for")
         if name in ("run", "all"):
             command.add_argument("--seed", type=int, default=0, help="of all random numbers")
         if name in ("run", "all"):
             command.add_argument("--force", action="store_true", help="replace an earlier run")
-        if name == "all":
-            command.add_argument("--report", action="store_true", help="make the page in the end")
     return parser
 
 
@@ -128,38 +125,25 @@ def _run_all(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    """The page of what is there; a record without what the page says is judged and drawn first."""
-    from bayesfilt.figures import venue_named
+    """The page; records of before there were pages are judged and drawn again for it first."""
     from bayesfilt.report import write_report
     from experiments.contract import experiment_named, experiment_names
-    from experiments.described import is_described
+    from experiments.written import is_described, write_again
 
-    venue_named(options.venue)
     for name in experiment_names():
         for quick in (False, True):
+            own = argparse.Namespace(out=options.out, quick=quick, name=name)
             module = experiment_named(name)
-            own = argparse.Namespace(**{**vars(options), "quick": quick, "name": name})
             folder = _folder(own, module)
-            if _is_finished(folder) and not is_described(folder):
-                try:
-                    _judge_and_draw(module, own)
-                except (ValueError, OSError) as error:  # the page shows what there is
-                    say(f"experiments: {error}", error=True)
-    written = write_report(options.out.expanduser())
-    say(f"Report   {written.path}: {len(written.sections)} runs")
+            if not _is_finished(folder) or is_described(folder):
+                continue
+            try:
+                write_again(module, _record_of(module, folder, own), folder)
+            except (ValueError, OSError) as error:  # the page shows what there is
+                say(f"{name}: {error}", error=True)
+    written = write_report(options.out)
+    say(f"Report   {written.path}: {len(written.sections)} of them")
     return DONE
-
-
-def _judge_and_draw(module: ModuleType, options: argparse.Namespace) -> None:
-    """Verdicts and figures of a stored record, written anew; what has changed is said."""
-    folder = _folder(options, module)
-    result = _record_of(module, folder, options)
-    verdicts = module.check(result)
-    for line in _changes(folder, verdicts):
-        say(f"{_name(module)}: {line}")
-    seconds = json.loads((folder / "summary.json").read_text()).get("seconds")
-    _write_summary(module, folder, verdicts, seconds, options)
-    _draw(module, result, verdicts, folder, options)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -177,11 +161,12 @@ def _check(options: argparse.Namespace) -> int:
 
 def _plot(options: argparse.Namespace) -> int:
     from experiments.contract import experiment_named
+    from experiments.written import draw
 
     module = experiment_named(options.name)
     folder = _folder(options, module)
     result = _record_of(module, folder, options)
-    _draw(module, result, module.check(result), folder, options)
+    draw(module, result, module.check(result), folder, options.venue)
     return DONE
 
 
@@ -190,6 +175,7 @@ def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> No
     from bayesfilt.figures import venue_named
     from bayesfilt.records import write_record
     from bayesfilt.run_directory import open_run_directory, write_manifest
+    from experiments.written import draw, write_words
 
     venue_named(options.venue)
     if not 0 <= options.seed < _SEEDS:
@@ -212,46 +198,10 @@ def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> No
     write_record(result, folder)
     write_manifest(folder, config, seed=options.seed, dtype=dtype, wall_time_seconds=seconds)
     verdicts = module.check(result)
-    _write_summary(module, folder, verdicts, seconds, options)
+    write_words(module, result, verdicts, folder, {"seconds": seconds})
     _show(module, verdicts)
-    _draw(module, result, verdicts, folder, options)
+    draw(module, result, verdicts, folder, options.venue)
     say(f"{seconds:.0f} s; record, verdicts and figures in {folder}")
-
-
-def _write_summary(
-    module: ModuleType,
-    folder: Path,
-    verdicts: Sequence[Any],
-    seconds: float | None,
-    options: argparse.Namespace,
-) -> None:
-    """The verdicts, and what a page says besides without this folder of modules."""
-    from bayesfilt.run_directory import read_manifest, write_summary
-    from experiments.described import described
-
-    about = described(module, quick=options.quick, seed=read_manifest(folder)["seed"])
-    write_summary(folder, {"seconds": seconds, "verdicts": _plain(verdicts), "experiment": about})
-
-
-def _draw(
-    module: ModuleType,
-    result: Any,
-    verdicts: Sequence[Any],
-    folder: Path,
-    options: argparse.Namespace,
-) -> None:
-    """The experiment's figures, each with what it shows and the draft of its caption."""
-    from bayesfilt.atomic_files import write_text_atomically
-    from bayesfilt.figures import save_figure
-    from bayesfilt.run_directory import FIGURES_NAME
-    from experiments.described import caption_draft, figures_of
-
-    for each in figures_of(module):
-        figure = each.draw(result, options.venue)
-        png, _ = save_figure(figure, folder / FIGURES_NAME, each.name)
-        draft = caption_draft(module, each, verdicts, _config(module, options), options.venue)
-        write_text_atomically(png.with_suffix(".caption.md"), draft)
-        say(f"Figure  {png} (and .pdf, .csv, .nc, .caption.md)")
 
 
 def _show(module: ModuleType, verdicts: Sequence[Any]) -> None:
@@ -322,7 +272,7 @@ def _is_finished(folder: Path) -> bool:
 
 
 def _plain(verdicts: Sequence[Any]) -> list[dict[str, Any]]:
-    return [verdict._asdict() for verdict in verdicts]
+    return [verdict.plain() for verdict in verdicts]
 
 
 def _config(module: ModuleType, options: argparse.Namespace) -> Any:
@@ -356,7 +306,7 @@ _HELP = {
     "check": "judge a stored record again",
     "plot": "draw a stored record again",
     "all": "every experiment that is not finished yet",
-    "report": "one HTML page of every record that is there",
+    "report": "one HTML page of what is there",
 }
 
 if __name__ == "__main__":

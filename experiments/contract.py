@@ -63,6 +63,10 @@ class Verdict(NamedTuple):
         """Whether a yes or no stands so close to its threshold that other seeds may undo it."""
         return self.holds is not None and self.margin is not None and self.margin < NEAR
 
+    def plain(self) -> dict[str, Any]:
+        """As summaries and tables keep it."""
+        return {**self._asdict(), "near": self.is_near}
+
 
 class Experiment(Protocol):
     """A module of this folder, as the type checker sees it."""

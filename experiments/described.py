@@ -5,16 +5,13 @@ go into `summary.json` when an experiment runs.
 """
 
 import inspect
-import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from bayesfilt.figures import VENUES, VenueFigure
 from bayesfilt.records import as_plain
-from bayesfilt.run_directory import SUMMARY_NAME
-from experiments.contract import NEAR, Verdict
+from experiments.contract import Result, Verdict
 
 _HOLDS = {True: "holds", False: "does not hold", None: "not judged"}
 
@@ -45,39 +42,37 @@ def question_of(module: ModuleType) -> str:
     return (module.__doc__ or "").strip().partition("\n")[0]
 
 
-def described(module: ModuleType, *, quick: bool, seed: int) -> dict[str, Any]:
+def is_quick(module: ModuleType, result: Result) -> bool:
+    """Whether a record was made with the settings of a quick trial."""
+    config = as_plain(result.attributes.get("config"))
+    return config == as_plain(module.QUICK) != as_plain(module.PAPER)
+
+
+def described(module: ModuleType, result: Result, seed: int) -> dict[str, Any]:
     """What goes into the summary besides the verdicts."""
     name = module.__name__.rpartition(".")[2]
-    words = ["python -m experiments run", name, *(["--quick"] if quick else [])]
+    words = ["python -m experiments run", name]
+    words += ["--quick"] if is_quick(module, result) else []
     words += [f"--seed {seed}"] if seed else []
     return {
         "name": name,
         "question": question_of(module),
         "claim": module.CLAIM,
         "settles": list(module.SETTLES),
-        "near": NEAR,
         "command": " ".join(words),
         "captions": {each.name: each.caption for each in figures_of(module)},
     }
 
 
-def is_described(folder: Path) -> bool:
-    """Whether a record's summary says what a page wants to know."""
-    try:
-        return "experiment" in json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
-
-
 def caption_draft(
-    module: ModuleType, shown: Shown, verdicts: Sequence[Verdict], config: Any, venue: str
+    module: ModuleType, result: Result, shown: Shown, verdicts: Sequence[Verdict], venue: str
 ) -> str:
     """A few sentences for the paper, made of the caption and of every verdict as it stands."""
     counts = {word: sum(each.holds is word for each in verdicts) for word in _HOLDS}
-    seeds = seeds_of(as_plain(config))
+    seeds = seeds_of(as_plain(result.attributes.get("config")))
     many = f"{seeds} seeds a setting. " if seeds else ""
     name = module.__name__.rpartition(".")[2]
-    small = config == module.QUICK and config != module.PAPER
+    small = is_quick(module, result)
     return "\n".join(
         [
             f"**{question_of(module)}** {shown.caption} {many}".strip(),

@@ -24,14 +24,14 @@ def verdicts_of(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def counted(verdicts: Sequence[dict[str, Any]], near: float) -> Counts:
-    """How many there are of each word; near: those whose margin is less than this."""
+def counted(verdicts: Sequence[dict[str, Any]]) -> Counts:
+    """How many there are of each word."""
     words = [each["holds"] for each in verdicts]
     return Counts(
         yes=sum(each is True for each in words),
         no=sum(each is False for each in words),
         not_judged=sum(each is None for each in words),
-        near=sum(_is_near(each, near) for each in verdicts),
+        near=sum(_is_near(each) for each in verdicts),
     )
 
 
@@ -46,12 +46,12 @@ def answer(counts: Counts) -> tuple[str, Tone]:
     return f"In part: {counts.spelled()}.", "part"
 
 
-def verdict_table(verdicts: Sequence[dict[str, Any]], near: float) -> Table:
+def verdict_table(verdicts: Sequence[dict[str, Any]]) -> Table:
     """A row a verdict."""
     rows = [
         (
             word(each["claim"]),
-            HOLDS[each["holds"]] + (" (near the threshold)" if _is_near(each, near) else ""),
+            HOLDS[each["holds"]] + (" (near the threshold)" if _is_near(each) else ""),
             *(word(each.get(name)) for name in _COLUMNS[2:]),
         )
         for each in verdicts
@@ -60,6 +60,5 @@ def verdict_table(verdicts: Sequence[dict[str, Any]], near: float) -> Table:
     return Table(title="Verdicts", columns=_COLUMNS, rows=rows, marks=marks)
 
 
-def _is_near(verdict: dict[str, Any], near: float) -> bool:
-    margin = verdict.get("margin")
-    return verdict["holds"] is not None and isinstance(margin, int | float) and margin < near
+def _is_near(verdict: dict[str, Any]) -> bool:
+    return verdict["holds"] is not None and verdict.get("near") is True

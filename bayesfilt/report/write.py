@@ -87,10 +87,8 @@ def _section(run: Run, anchor: str, venue: str) -> Section:
 def _of_experiment(run: Run, anchor: str, venue: str, warnings: list[str]) -> Section:
     about = run.summary.get("experiment")
     about = about if isinstance(about, dict) else {}
-    near = about.get("near", 0.0)
-    near = float(near) if isinstance(near, int | float) else 0.0
     verdicts = verdicts_of(run)
-    counts = counted(verdicts, near)
+    counts = counted(verdicts)
     words, tone = answer(counts) if verdicts else ("Not judged.", "open")
     if run.summary and not about:
         warnings.append(
@@ -110,7 +108,7 @@ def _of_experiment(run: Run, anchor: str, venue: str, warnings: list[str]) -> Se
         lines=lines,
         warnings=warnings,
         pictures=pictures_of(run, anchor, venue, None, warnings),
-        tables=[verdict_table(verdicts, near)] if verdicts else [],
+        tables=[verdict_table(verdicts)] if verdicts else [],
         settings=_settings(run, about),
     )
 
