@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -17,6 +18,8 @@ from experiments.contract import Verdict, experiment_named, experiment_names
 from tests.experiments.surfaces import grid, record
 
 NAMES = experiment_names()
+# A prediction, P1 to P40, or a row of the ledger.
+_SETTLED = re.compile(r"P([1-9]|[1-3][0-9]|40)|[0-4]\.[1-9][0-9]?")
 FOLDER = Path(contract.__file__).parent
 
 
@@ -58,6 +61,11 @@ def test_every_experiment_keeps_the_contract(name):
         with pytest.raises(dataclasses.FrozenInstanceError):
             config.problems = ()
     assert module.CLAIM.endswith(".")
+    assert module.__doc__.partition("\n")[0].endswith("?")
+    assert isinstance(module.SETTLES, tuple)
+    assert module.SETTLES
+    assert all(_SETTLED.fullmatch(each) for each in module.SETTLES), module.SETTLES
+    assert module.CAPTION.endswith(".")
     for word in ("Claim", "Source", "Refuted by", "Cost"):
         assert word in module.__doc__
 
