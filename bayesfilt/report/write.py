@@ -92,8 +92,8 @@ def _of_experiment(run: Run, anchor: str, venue: str, warnings: list[str]) -> Se
     words, tone = answer(counts) if verdicts else ("Not judged.", "open")
     if run.summary and not about:
         warnings.append(
-            "An older version made this run: its question and captions come with"
-            f" `python -m experiments plot {_experiment_name(run)}`, from the record alone."
+            "An older version made this run, without question and captions: `python -m experiments"
+            " report` judges and draws it again, from its record alone, and makes the page."
         )
     settles = about.get("settles")
     lines = [str(about["claim"])] if "claim" in about else []
@@ -111,11 +111,6 @@ def _of_experiment(run: Run, anchor: str, venue: str, warnings: list[str]) -> Se
         tables=[verdict_table(verdicts)] if verdicts else [],
         settings=_settings(run, about),
     )
-
-
-def _experiment_name(run: Run) -> str:
-    name = run.folder.name
-    return f"{name.removesuffix('-quick')} --quick" if name.endswith("-quick") else name
 
 
 def _warnings(run: Run) -> list[str]:
