@@ -160,9 +160,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _plot(options: argparse.Namespace) -> int:
+    from bayesfilt.figures import venue_named
     from experiments.contract import experiment_named
     from experiments.written import draw
 
+    venue_named(options.venue)
     module = experiment_named(options.name)
     folder = _folder(options, module)
     result = _record_of(module, folder, options)

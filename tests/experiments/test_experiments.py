@@ -182,7 +182,9 @@ def test_what_a_page_says_is_written_with_the_verdicts_and_under_the_figure(call
     assert module.CAPTION in draft
     assert "not for print" in draft
     assert "neurips, 5.5 inches wide" in draft
-    assert f"in {len(verdicts)} parts: 2 hold, 1 do not, 0 not judged." in draft
+    yes, no, open_ = (sum(each.holds is word for each in verdicts) for word in (True, False, None))
+    assert yes
+    assert f"in {len(verdicts)} parts: {yes} hold, {no} do not, {open_} not judged." in draft
     for each in verdicts:
         assert each.measured in draft
         assert each.expected in draft
