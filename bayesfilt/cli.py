@@ -18,6 +18,7 @@ from bayesfilt.commands.demo import Demo
 from bayesfilt.commands.doctor import Doctor
 from bayesfilt.commands.infer import Infer
 from bayesfilt.commands.map import Map
+from bayesfilt.commands.report import Report
 from bayesfilt.commands.sweep import Sweep
 
 DONE, NOT_DONE = 0, 2
@@ -41,10 +42,14 @@ COMMANDS: dict[str, type[Command]] = {
     "map": Map,
     "sweep": Sweep,
     "infer": Infer,
+    "report": Report,
     "doctor": Doctor,
 }
 
-_WITHOUT_FLAGS = {"infer"}  # what they need is given without a flag: `bayesfilt infer FOLDER`
+_WITHOUT_FLAGS = {
+    "infer",
+    "report",
+}  # what they need is given without a flag: `bayesfilt infer FOLDER`
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -3,7 +3,8 @@
     runs/demo/record.nc       the numbers (bayesfilt.records)
     runs/demo/manifest.json   how they came about: config, seed, versions, commit, device, ...
     runs/demo/summary.json    the few that answer the question
-    runs/demo/figures/        drawn from the record
+    runs/demo/figures/        drawn from the record, and what is drawn as tables and records
+    runs/demo/report.html     the page that `bayesfilt report` makes of it
 
 Both JSON files are strict JSON: what JSON cannot say, inf and NaN, stands as "inf" and "nan".
 """
@@ -19,7 +20,10 @@ from bayesfilt.atomic_files import is_leftover, write_bytes_atomically, write_te
 from bayesfilt.records import NETCDF_NAME, NPZ_NAME, as_plain
 
 MANIFEST_NAME, SUMMARY_NAME, FIGURES_NAME = "manifest.json", "summary.json", "figures"
+REPORT_NAME = "report.html"
 MANIFEST_SCHEMA_VERSION = 1
+
+_BESIDE_A_FIGURE = (".csv", ".nc", ".npz", ".caption.md")  # its name, and then this
 
 
 def open_run_directory(path: str | Path, *, force: bool = False) -> Path:
@@ -131,8 +135,9 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _files_of_a_run(folder: Path) -> list[Path]:
-    names = (NETCDF_NAME, NPZ_NAME, MANIFEST_NAME, SUMMARY_NAME)
+    names = (NETCDF_NAME, NPZ_NAME, MANIFEST_NAME, SUMMARY_NAME, REPORT_NAME)
     figures = folder / FIGURES_NAME
     drawn = [file for kind in ("*.png", "*.pdf") for file in figures.glob(kind)]
+    drawn += [file.with_suffix(end) for file in figures.glob("*.png") for end in _BESIDE_A_FIGURE]
     left = [file for place in (folder, figures) for file in place.glob(".*") if is_leftover(file)]
     return [*(folder / name for name in names), *drawn, *left]

@@ -6,6 +6,7 @@
     python -m experiments plot e01 [--venue icml]
     python -m experiments all [--quick]    those whose record is not there yet, one by one
     python -m experiments table            verdicts.json, README.md and claims.md from the records
+    python -m experiments report           one HTML page of what is there; `all --report`: after all
 
 Each has a folder with record.nc, manifest.json, summary.json (the verdicts) and figures.
 Exit codes: 0, done, whatever the verdicts say; 2, not done, with one line that says why.
@@ -85,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--out", type=Path, default=Path("runs/experiments"))
         if name not in ("list", "table"):
             command.add_argument("--quick", action="store_true", help="the same code, in seconds")
+        if name == "all":
+            command.add_argument("--report", action="store_true", help="make the page in the end")
         if name in ("run", "plot", "all"):
             command.add_argument("--venue", default="neurips", help="page the figures are for")
         if name in ("run", "all"):
@@ -126,6 +129,28 @@ def _run_all(options: argparse.Namespace) -> int:
             )
         else:
             _make(module, options, force=True)
+    return _report(options) if options.report else DONE
+
+
+def _report(options: argparse.Namespace) -> int:
+    """The page; records of before there were pages are judged and drawn again for it first."""
+    from bayesfilt.report import write_report
+    from experiments.contract import experiment_named, experiment_names
+    from experiments.written import is_described, write_again
+
+    for name in experiment_names():
+        for quick in (False, True):
+            own = argparse.Namespace(out=options.out, quick=quick, name=name)
+            module = experiment_named(name)
+            folder = _folder(own, module)
+            if not _is_finished(folder) or is_described(folder):
+                continue
+            try:
+                write_again(module, _record_of(module, folder, own), folder)
+            except (ValueError, OSError) as error:  # the page shows what there is
+                say(f"{name}: {error}", error=True)
+    written = write_report(options.out)
+    say(f"Report   {written.path}: {len(written.sections)} of them")
     return DONE
 
 
@@ -190,11 +215,15 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _plot(options: argparse.Namespace) -> int:
+    from bayesfilt.figures import venue_named
     from experiments.contract import experiment_named
+    from experiments.written import draw
 
+    venue_named(options.venue)
     module = experiment_named(options.name)
     folder = _folder(options, module)
-    _draw(module, _record_of(module, folder, options), folder, options.venue)
+    result = _record_of(module, folder, options)
+    draw(module, result, module.check(result), folder, options.venue)
     return DONE
 
 
@@ -202,7 +231,8 @@ def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> No
     """Run one experiment: numbers first, then verdicts, then figures."""
     from bayesfilt.figures import venue_named
     from bayesfilt.records import write_record
-    from bayesfilt.run_directory import open_run_directory, write_manifest, write_summary
+    from bayesfilt.run_directory import open_run_directory, write_manifest
+    from experiments.written import draw, write_words
 
     venue_named(options.venue)
     if not 0 <= options.seed < _SEEDS:
@@ -225,30 +255,11 @@ def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> No
     write_record(result, folder)
     write_manifest(folder, config, seed=options.seed, dtype=dtype, wall_time_seconds=seconds)
     verdicts = module.check(result)
-    write_summary(
-        folder,
-        {
-            "seconds": seconds,
-            "core_seconds": core_seconds,
-            "verdicts": [each.plain() for each in verdicts],
-        },
-    )
+    times = {"seconds": seconds, "core_seconds": core_seconds}
+    write_words(module, result, verdicts, folder, times)
     _show(module, verdicts)
-    _draw(module, result, folder, options.venue)
+    draw(module, result, verdicts, folder, options.venue)
     say(f"{seconds:.0f} s; record, verdicts and figures in {folder}")
-
-
-def _draw(module: ModuleType, result: Any, folder: Path, venue: str) -> None:
-    """The experiment's figure, and every other that the module has (`plot_...`)."""
-    from bayesfilt.figures import save_figure
-    from bayesfilt.run_directory import FIGURES_NAME
-
-    for name in sorted(vars(module)):
-        if name == "plot" or name.startswith("plot_"):
-            figure = getattr(module, name)(result, venue)
-            title = _name(module) + name.removeprefix("plot").replace("_", "-")
-            png, _ = save_figure(figure, folder / FIGURES_NAME, title)
-            say(f"Figure  {png} (and .pdf)")
 
 
 def _show(module: ModuleType, verdicts: Sequence[Any]) -> None:
@@ -329,6 +340,7 @@ _COMMANDS = {
     "plot": _plot,
     "all": _run_all,
     "table": _table,
+    "report": _report,
 }
 _HELP = {
     "list": "what there is",
@@ -337,6 +349,7 @@ _HELP = {
     "plot": "draw a stored record again",
     "all": "every experiment that is not finished yet",
     "table": "verdicts of record and the pages made of them",
+    "report": "one HTML page of what is there",
 }
 
 if __name__ == "__main__":

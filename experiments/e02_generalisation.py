@@ -40,6 +40,11 @@ from experiments.grids import (
 )
 
 CLAIM = "At equal training loss AdamW has a lower test error than Adam with L2."
+SETTLES = ("0.3", "0.7")
+CAPTION = (
+    "Test error of every run against its training loss, a marker a run; lines are medians at "
+    "equal training loss."
+)
 
 OPTIMIZERS = ("adamw", "adam_l2")
 _INTERVAL = "90 % bootstrap over paired seeds; undecided where it holds 0"

@@ -31,6 +31,11 @@ from experiments.grids import (
 )
 
 CLAIM = "The best decay falls like the root of the budget (normalised), or ignores it (filter)."
+SETTLES = ("P15",)
+CAPTION = (
+    "Best shrink per step against the length of the run with 90 % bootstrap intervals, a "
+    "panel a problem; the laws go through the middle budget."
+)
 
 LAWS = {"normalised decay": -0.5, "filter": 0.0}
 

@@ -48,6 +48,12 @@ from experiments.readings import (
 from experiments.recorded import Window, record_runs
 
 CLAIM = "The shrink inferred from recorded training is the decay that was set."
+SETTLES = ("P10", "P21")
+CAPTION = (
+    "Inferred decay per step against learning rate times weight decay, a panel a reading of "
+    "the same runs, a marker a learning rate, decay and layer; whiskers reach from the lowest "
+    "to the highest seed. A caret is a bound: the decay is there or further its way."
+)
 DTYPE = "float64"  # of the likelihoods; the runs are trained in float32
 
 # Slopes of log shrink on log learning rate and on log decay.

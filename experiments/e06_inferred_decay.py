@@ -49,6 +49,12 @@ from experiments.readings import (
 from experiments.recorded import Window, record_runs
 
 CLAIM = "The decay inferred from the drift of one run is near the best decay of a sweep."
+SETTLES = ("P10",)
+CAPTION = (
+    "Decay per step inferred from one run against the best of a sweep, a panel a reading of "
+    "the same runs, a marker a learning rate and layer; whiskers reach from the lowest to the "
+    "highest seed. A caret is a bound: the decay is there or further its way."
+)
 DTYPE = "float64"  # of the likelihoods; the runs are trained in float32
 
 # Stated beforehand: the grid of the sweep has steps of 2.15.

@@ -57,6 +57,12 @@ from experiments.grids import Problem, quick_problem, seeds_from
 from experiments.watching import Window, watch, watcher
 
 CLAIM = "The variance of a weight's gradient is its curvature (R = H)."
+SETTLES = ("P24",)
+CAPTION = (
+    "Variance of a weight's gradient over its curvature against the curvature, a panel a "
+    "world, a dot a weight, a colour a moment of training; lines are medians, and 1 is what "
+    "the filter assumes."
+)
 
 MATCHED = "matched world"
 _EARLY, _LATE = 0, 2  # among MOMENTS

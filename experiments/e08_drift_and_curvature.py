@@ -65,6 +65,13 @@ from experiments.power_sweep import (
 from experiments.watching import Window, watch, watcher
 
 CLAIM = "Drift falls as one over curvature (mean square), or knows no curvature (root)."
+SETTLES = ("P19", "P20")
+CAPTION = (
+    "Above, the variance of the drift of each weight's optimum against the weight's "
+    "curvature, with both laws through the middle of the weights; below, training loss at the "
+    "best learning rate of every power of the normaliser with 90 % bootstrap intervals, the "
+    "powers that the drift predicts shaded. A column a world."
+)
 
 # Slope of log drift variance on log curvature.
 LAWS = {"as one over curvature": -1.0, "whatever the curvature": 0.0}

@@ -15,6 +15,7 @@ from bayesfilt.atomic_files import write_text_atomically
 from bayesfilt.records import read_record
 from bayesfilt.run_directory import SUMMARY_NAME, read_manifest, strict_json
 from experiments.contract import Verdict, docstring_part, experiment_named, experiment_names
+from experiments.described import question_of
 
 FOLDER = Path(__file__).parent
 VERDICTS_PATH = FOLDER / "verdicts.json"
@@ -206,11 +207,10 @@ def _first_sentence(text: str) -> str:
 
 
 def _section(name: str, module: ModuleType, entry: Entry) -> list[str]:
-    question = (module.__doc__ or "").strip().splitlines()[0]
     return [
         f"## {name}",
         "",
-        f"{question} ({', '.join(module.SETTLES)})",
+        f"{question_of(module)} ({', '.join(module.SETTLES)})",
         "",
         "| claim | verdict | measured | expected | other seeds |",
         "|---|---|---|---|---|",

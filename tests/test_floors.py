@@ -32,6 +32,7 @@ FLOOR_OF = {
     "figures": 8,
     "cli": 9,
     "commands": 9,
+    "report": 9,
     "__main__": 9,
 }
 

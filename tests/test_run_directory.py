@@ -53,9 +53,10 @@ def test_a_folder_with_anything_in_it_is_refused_and_untouched(tmp_path):
 
 def test_force_takes_away_an_earlier_run_and_nothing_else(tmp_path):
     (tmp_path / "figures").mkdir()
-    earlier = ["record.nc", "record.npz", "manifest.json", "summary.json"]
+    earlier = ["record.nc", "record.npz", "manifest.json", "summary.json", "report.html"]
     drawn = ["figures/loss.png", "figures/loss.pdf", ".0f3a.partial.nc", "figures/.1b.partial.png"]
-    mine = ["notes.txt", "thesis.pdf", ".hidden", "figures/drawn_by_hand.svg"]
+    drawn += ["figures/loss.csv", "figures/loss.nc", "figures/loss.npz", "figures/loss.caption.md"]
+    mine = ["notes.txt", "thesis.pdf", ".hidden", "figures/drawn_by_hand.svg", "figures/mine.csv"]
     for name in earlier + drawn + mine:
         (tmp_path / name).write_text("x")
     open_run_directory(tmp_path, force=True)

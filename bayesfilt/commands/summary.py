@@ -49,6 +49,14 @@ def summarise(groups: dict[str, Group]) -> Summary:
 
 def show_summary(title: str, summary: Summary) -> None:
     """Print a row for each optimizer, and what rounding alone does in the last one."""
+    columns, rows = summary_table(summary)
+    show_table(title, columns, rows)
+    for line in summary_lines(summary):
+        say(line)
+
+
+def summary_table(summary: Summary) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Columns and rows as `show_table` takes them, and as a report has them."""
     columns = (
         "optimizer:",
         "final\nloss",
@@ -61,19 +69,33 @@ def show_summary(title: str, summary: Summary) -> None:
     rows = [_cells(row) for row in summary.rows]
     floor = number(summary.noise_weight_distance, 2)
     rows.append(["noise floor", "", "", floor, "", "", ""])
-    show_table(title, columns, rows)
+    return columns, rows
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """What is to be said besides: who diverged, where rounding begins, whose decay is not kept."""
+    lines = []
     gone = [
         f"{row.optimizer} at step {row.diverged_at}"
         for row in summary.rows
         if row.diverged_at is not None
     ]
     if gone:
-        say(f"Diverged: {', '.join(gone)}.")
+        lines.append(f"Diverged: {', '.join(gone)}.")
     if summary.divergence_horizon is not None:
-        say(f"From step {summary.divergence_horizon:.0f} on rounding alone makes another run.")
+        horizon = f"{summary.divergence_horizon:.0f}"
+        lines.append(f"From step {horizon} on rounding alone makes another run.")
     complaint = decay_complaint({row.optimizer: row.decay_kept for row in summary.rows}, "float32")
-    if complaint is not None:
-        say(complaint)
+    return lines if complaint is None else [*lines, complaint]
+
+
+def from_dict(found: dict[str, Any]) -> Summary:
+    """The summary that `as_dict` wrote.
+
+    Raises:
+        TypeError, LookupError: it is none.
+    """
+    return Summary(**{**found, "rows": [Row(**row) for row in found["rows"]]})
 
 
 def as_dict(summary: Summary) -> dict[str, Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import xarray
 
     from bayesfilt.compare import HeatmapPanel, Interval
+    from bayesfilt.records import Group
 
 _FEWEST = 3  # learning rates, and decays: a parabola needs as many
 _GRID = ("learning_rate", "weight_decay", "seed")
@@ -36,26 +37,42 @@ def analyse(tree: "xarray.DataTree", by: str, folder: Path) -> None:
         ValueError: no grid is complete.
         CannotWriteError: the figures cannot be written.
     """
-    import jax
-
-    from bayesfilt.compare.grid_record import heatmap_group
     from bayesfilt.figures import draw_all
     from bayesfilt.records import Record
 
-    found = [each for each in map(_panels_of_task, *_nodes(tree, by)) if each.panels]
+    found = _grids(tree, by)
     if not found:
         raise ValueError(
             f"sweep show --figures needs a finished grid of {_FEWEST} learning rates or more and as"
             " many weight decays above 0, got none."
         )
-    key = jax.random.key(0)  # of the bootstrap: the same answer every time
-    groups = {}
     for each in found:
         _show_grids(each, by)
-        name = "heatmaps" if len(found) == 1 else f"{each.task}/heatmaps"
-        groups[name] = heatmap_group(key, each.panels, error=_error(by))
-    files = draw_all(Record(groups=groups, attributes={}), folder)
+    files = draw_all(Record(groups=_heatmaps(found, by), attributes={}), folder)
     say(f"Figures  {folder}: {len(files) // 2}, each as PNG and PDF")
+
+
+def heatmap_groups(tree: "xarray.DataTree", by: str) -> dict[str, "Group"]:
+    """What `analyse` draws, as groups of a record; none where no grid is complete."""
+    return _heatmaps(_grids(tree, by), by)
+
+
+def _grids(tree: "xarray.DataTree", by: str) -> list[Panels]:
+    return [each for each in map(_panels_of_task, *_nodes(tree, by)) if each.panels]
+
+
+def _heatmaps(found: Sequence[Panels], by: str) -> dict[str, "Group"]:
+    import jax
+
+    from bayesfilt.compare.grid_record import heatmap_group
+
+    key = jax.random.key(0)  # of the bootstrap: the same answer every time
+    return {
+        "heatmaps" if len(found) == 1 else f"{each.task}/heatmaps": heatmap_group(
+            key, each.panels, error=_error(by)
+        )
+        for each in found
+    }
 
 
 def _nodes(tree: "xarray.DataTree", by: str) -> tuple[list[str], list["xarray.DataArray"]]:

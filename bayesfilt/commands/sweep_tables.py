@@ -68,6 +68,18 @@ def show_results(store: Store, stock: Stock, tree: "xarray.DataTree", by: str) -
     Raises:
         ValueError: there are results, and none called `by`.
     """
+    columns, rows = results_table(tree, by)
+    show_table(f"Sweep {store.plan.hash[:12]}", columns, rows)
+    show_skipped(store.plan)
+    say(f"Chunks   {len(stock.finished)} of {len(store.chunks)} finished and whole")
+
+
+def results_table(tree: "xarray.DataTree", by: str) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Columns and rows of `show_results`.
+
+    Raises:
+        ValueError: there are results, and none called `by`.
+    """
     known = sorted({str(name) for node in tree.children.values() for name in _ends_in(node)})
     if known:
         require_one_of("sweep show", "results", by, known)
@@ -78,9 +90,7 @@ def show_results(store: Store, stock: Stock, tree: "xarray.DataTree", by: str) -
         for optimizer in node["optimizer"].values:
             here = node.sel(optimizer=optimizer)
             rows.append([task, str(optimizer), *_counts(here), *_best(here, by)])
-    show_table(f"Sweep {store.plan.hash[:12]}", columns, rows)
-    show_skipped(store.plan)
-    say(f"Chunks   {len(stock.finished)} of {len(store.chunks)} finished and whole")
+    return columns, rows
 
 
 def _ends_in(node: "xarray.DataTree") -> list[str]:

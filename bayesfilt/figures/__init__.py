@@ -5,11 +5,12 @@ Every function takes one group of a record and a venue, and returns a matplotlib
     figure = training_figure(record.groups["free"], venue="icml")
     save_figure(figure, "figures", "training")
 
-`draw_all` does that for every group of a record. An optimizer keeps its colour, marker and
+`draw_all` does that for every group of a record; `redraw` draws what `save_figure` has stored
+beside a figure; `svg_text` makes a figure part of a page. An optimizer keeps its colour, marker and
 dashes in all of them. No global matplotlib setting is read or changed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,12 +23,13 @@ from bayesfilt.figures.curves import (
     matched_loss_figure,
 )
 from bayesfilt.figures.decay import decay_figure
+from bayesfilt.figures.drawn import GROUP_NAME, LARGEST_TABLE, drawn_table
 from bayesfilt.figures.gains import gains_figure, regimes_figure
 from bayesfilt.figures.heatmaps import heatmap_figure
 from bayesfilt.figures.inference import comparison_figure, shrink_figure
 from bayesfilt.figures.inferred_decay import inferred_decay_figure
 from bayesfilt.figures.instruments import belief_figure, instruments_figure
-from bayesfilt.figures.layout import VenueFigure
+from bayesfilt.figures.layout import Drawn, VenueFigure
 from bayesfilt.figures.observation import (
     believed_figure,
     drift_figure,
@@ -38,12 +40,14 @@ from bayesfilt.figures.panels_figure import panels_figure
 from bayesfilt.figures.save import save_figure
 from bayesfilt.figures.streams import calibration_figure, streams_figure
 from bayesfilt.figures.style import VENUES, optimizer_style, rc_params, venue_named
+from bayesfilt.figures.svg import svg_text
 from bayesfilt.figures.training import training_figure
 from bayesfilt.figures.validity import validity_figure
 from bayesfilt.records import Group, Record
 
 __all__ = [
     "Drawing",
+    "Drawn",
     "FIGURES",
     "VENUES",
     "VenueFigure",
@@ -57,6 +61,8 @@ __all__ = [
     "crossover_figure",
     "decay_figure",
     "draw_all",
+    "drawings_of",
+    "drawn_table",
     "drift_figure",
     "gains_figure",
     "heatmap_figure",
@@ -68,13 +74,16 @@ __all__ = [
     "optimizer_style",
     "panels_figure",
     "rc_params",
+    "redraw",
     "regimes_figure",
     "save_figure",
     "shares_figure",
     "shrink_figure",
     "streams_figure",
+    "svg_text",
     "training_figure",
     "validity_figure",
+    "venue_named",
     "whiteness_figure",
 ]
 
@@ -111,28 +120,62 @@ FIGURES = {
 }
 
 
+# By the name that is stored with what they drew.
+_BY_NAME = {
+    name: found
+    for name, found in globals().copy().items()
+    if name.endswith("_figure") and name != "save_figure"
+}
+
+
+def drawings_of(record: Record) -> Iterator[tuple[str, Group, Drawing]]:
+    """Every figure that `record` has the group for: its file's name, the group, how to draw it.
+
+    Groups of a task ("digits-mlp/free") give names with the task in front
+    ("digits-mlp-training").
+    """
+    for path, group in record.groups.items():
+        task, _, leaf = path.strip("/").rpartition("/")
+        for name, drawing in FIGURES.items():
+            if drawing.group == leaf:
+                yield (f"{task}-{name}".replace("/", "-") if task else name), group, drawing
+
+
 def draw_all(record: Record, folder: str | Path, venue: str = "neurips") -> list[Path]:
     """Draw every figure that `record` has the groups for; write each as PNG and PDF.
 
-    Groups of a task ("digits-mlp/free") give files with the task in front
-    ("digits-mlp-training.png").
+    What is drawn stands beside each (`save_figure`), unless it is so much that the record itself
+    is the better place to look for it.
 
     Returns:
-        Paths of all files, in the order they were written.
+        Paths of all pictures, in the order they were written.
 
     Raises:
         ValueError: an unknown venue, or a record without a single group that can be drawn.
     """
     venue_named(venue)
     paths: list[Path] = []
-    for path, group in record.groups.items():
-        task, _, leaf = path.strip("/").rpartition("/")
-        for name, drawing in FIGURES.items():
-            if drawing.group == leaf:
-                title = f"{task}-{name}".replace("/", "-") if task else name
-                paths += save_figure(drawing.draw(group, venue), folder, title)
+    for name, group, drawing in drawings_of(record):
+        is_short = sum(item.values.size for item in group.values()) <= LARGEST_TABLE
+        paths += save_figure(drawing.draw(group, venue), folder, name, data=is_short)
     if not paths:
         needed = ", ".join(sorted({drawing.group for drawing in FIGURES.values()}))
         found = ", ".join(record.groups) or "none"
         raise ValueError(f"draw_all needs a record with one of {needed}; it has {found}.")
     return paths
+
+
+def redraw(record: Record, venue: str = "neurips") -> VenueFigure:
+    """Draw what `save_figure` stored beside a figure, for another venue perhaps.
+
+    Raises:
+        ValueError: an unknown venue, or a record that is not of a figure.
+    """
+    venue_named(venue)
+    by, options = record.attributes.get("drawn_by"), record.attributes.get("options", {})
+    if by not in _BY_NAME or GROUP_NAME not in record.groups or not isinstance(options, dict):
+        raise ValueError(
+            f"redraw needs what was stored beside a figure, got one drawn by {by!r} with groups"
+            f" {', '.join(record.groups) or 'none'}."
+        )
+    return _BY_NAME[by](record.groups[GROUP_NAME], venue, **options)

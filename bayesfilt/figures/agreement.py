@@ -10,7 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from bayesfilt.figures.layout import Facets, Grid, VenueFigure, columns_that_fit, place_legend_above
+from bayesfilt.figures.layout import (
+    Facets,
+    Grid,
+    VenueFigure,
+    columns_that_fit,
+    of_group,
+    place_legend_above,
+)
 from bayesfilt.figures.panels import (
     draw_line,
     guide,
@@ -44,6 +51,7 @@ MEASURES = (
 )
 
 
+@of_group
 def agreement_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Four measures of update agreement (rows) in every layer (columns), a line per follower.
 
@@ -101,6 +109,7 @@ def _draw_measure(
         )
 
 
+@of_group
 def shares_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Share of each follower's gap owed to decay, variance, momentum and eps, over time.
 

@@ -13,7 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit
+from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, of_group
 from bayesfilt.figures.panels import (
     draw_line,
     marker_size,
@@ -62,6 +62,7 @@ _ADAM = _theory(r"Adam limit $\eta/\sqrt{v}$", (1.2, 1.2))
 _CROSSOVER = _theory(r"crossover $\eta/\sigma^2$", (6, 1.5, 1, 1.5), width=0.6)
 
 
+@of_group
 def crossover_figure(
     group: Group, venue: str = "neurips", snapshot: int | None = None
 ) -> VenueFigure:

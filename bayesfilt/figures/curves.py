@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit
+from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, of_group
 from bayesfilt.figures.panels import (
     draw_line,
     is_available,
@@ -52,6 +52,7 @@ _LAWS = (
 )
 
 
+@of_group
 def anytime_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Test error against steps: the setting that ends best, and the best one at that very step.
 
@@ -92,6 +93,7 @@ def anytime_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         return grid.figure
 
 
+@of_group
 def learning_curves_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Minibatch loss, test loss and test error against steps, of each optimizer's best setting.
 
@@ -115,6 +117,7 @@ def learning_curves_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         return grid.figure
 
 
+@of_group
 def matched_loss_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Test error of every run against its training loss; lines are medians at equal loss.
 
@@ -154,6 +157,7 @@ def matched_loss_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         return grid.figure
 
 
+@of_group
 def budgets_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Best shrink per step against the length of the run, with the laws that predict it.
 

@@ -12,7 +12,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit
+from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, of_group
 from bayesfilt.figures.panels import (
     draw_line,
     guide,
@@ -33,6 +33,7 @@ _CONVENTION_WIDTHS = {"lr_scaled": 4.5, "paper": 2.5, "filter": 2.5}
 _DECADES = 3.0  # a schedule that ends at zero would otherwise fill the panel with its last steps
 
 
+@of_group
 def decay_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Realised shrink per step over the conventions, EMA timescale, and share of decay kept.
 

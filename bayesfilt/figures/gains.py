@@ -10,6 +10,7 @@ from bayesfilt.figures.layout import (
     Grid,
     VenueFigure,
     columns_that_fit,
+    of_group,
     place_legend_above,
     spread,
 )
@@ -30,6 +31,7 @@ _REGIME_LABELS = {"sgd": "SGD-like", "adam": "Adam-like", "mean_square": "mean-s
 _MOST_SNAPSHOTS = 6
 
 
+@of_group
 def gains_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Histogram of log10 posterior variance, an outline per optimizer and a panel per snapshot.
 
@@ -75,6 +77,7 @@ def gains_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         return grid.figure
 
 
+@of_group
 def regimes_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Fraction of weights in each regime (rows) of every layer (columns) over time.
 

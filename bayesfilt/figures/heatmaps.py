@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
 from bayesfilt.checks import require_one_of
-from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit
+from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, of_group
 from bayesfilt.figures.panels import line_width, marker_size, numbers, plain, words
 from bayesfilt.figures.style import venue_style
 from bayesfilt.records import Group
@@ -36,6 +36,7 @@ _MARK_COLOR, _RIM_COLOR = "#ffffff", "#000000"
 _TERM, _ANGLE = "\N{GREEK SMALL LETTER RHO}", "\N{ANGLE}"
 
 
+@of_group
 def heatmap_figure(
     group: Group, venue: str = "neurips", parametrisation: str = "lr_scaled"
 ) -> VenueFigure:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit
+from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, of_group
 from bayesfilt.figures.panels import (
     line_width,
     marker_size,
@@ -43,6 +43,7 @@ _CLEAR = 2.0  # standard errors by which a refuted model has lost
 _LINEAR_WITHIN = 10.0  # of a difference in log density; beyond it the axis is logarithmic
 
 
+@of_group
 def shrink_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Posterior of the shrink per step in each layer, over its prior, beside two decays.
 
@@ -162,6 +163,7 @@ def _shrink_handles(
     return handles
 
 
+@of_group
 def comparison_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """How much worse each model predicts the next step than the best one, all layers and each.
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit
+from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, of_group
 from bayesfilt.figures.panels import (
     line_width,
     marker_size,
@@ -29,6 +29,7 @@ _BELOW, _ABOVE = 7, 6  # matplotlib's carets, down and up
 _BAND = 0.35
 
 
+@of_group
 def inferred_decay_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Inferred decay per step against a reference, a marker a learning rate, decay and layer.
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bayesfilt.figures.layout import Facets, VenueFigure, place_legend_above
+from bayesfilt.figures.layout import Facets, VenueFigure, of_group, place_legend_above
 from bayesfilt.figures.panels import (
     guide,
     line_width,
@@ -33,6 +33,7 @@ _ROOT = LineStyle(color=LIMIT_COLOR, marker="", dashes=(4, 1.5))
 _MEAN_SQUARE = LineStyle(color=LIMIT_COLOR, marker="", dashes=(1.2, 1.2))
 
 
+@of_group
 def instruments_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Gradient-noise variance and drift variance of every weight against its curvature, by layer.
 
@@ -137,6 +138,7 @@ def _handle(label: str, style: LineStyle) -> Line2D:
     )
 
 
+@of_group
 def belief_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Whether the filter's belief about single weights is calibrated, over the window, by layer.
 

@@ -4,10 +4,12 @@ A legend never covers data: it stands in an empty cell of the grid if it fits th
 all panels, and the figure grows by its height.
 """
 
+import functools
+import inspect
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -17,17 +19,28 @@ from matplotlib.legend import Legend
 from matplotlib.transforms import Bbox
 
 from bayesfilt.figures.style import VENUES, venue_style
+from bayesfilt.records import Group
 
 _LABEL_HEIGHT = 0.3  # inches at 8-point text for the horizontal label and its numbers
 _PAGE_HEIGHT = 8.0  # likewise, for panels: a page of text less legend and caption
+
+
+class Drawn(NamedTuple):
+    """What a figure shows, and how it can be drawn again."""
+
+    by: str  # name of the function, "heatmap_figure"
+    group: Group
+    options: dict[str, Any]  # of the function, besides group and venue
 
 
 class VenueFigure(Figure):
     """A figure drawn in its venue's style even when it is drawn long after it was built.
 
     Matplotlib makes ticks while drawing, and reads global settings for them; hence `draw` and
-    `savefig` enter the venue's context again.
+    `savefig` enter the venue's context again. `drawn` is what it shows, where that is one group.
     """
+
+    drawn: Drawn | None = None
 
     def __init__(self, venue: str, height: float) -> None:
         """Open an empty figure, as wide as the venue's column and `height` inches high."""
@@ -43,6 +56,24 @@ class VenueFigure(Figure):
         """Save in the venue's style."""
         with venue_style(self.venue):
             super().savefig(*args, **kwargs)
+
+
+def of_group[**P](
+    draw: Callable[Concatenate[Group, P], VenueFigure],
+) -> Callable[Concatenate[Group, P], VenueFigure]:
+    """Have the figures of a function carry the group that they show, to be stored beside them."""
+    signature = inspect.signature(draw)
+
+    @functools.wraps(draw)
+    def drawing(group: Group, *args: P.args, **kwargs: P.kwargs) -> VenueFigure:
+        figure = draw(group, *args, **kwargs)
+        given = signature.bind(group, *args, **kwargs).arguments
+        first, second = list(signature.parameters)[:2]
+        options = {name: value for name, value in given.items() if name not in (first, second)}
+        figure.drawn = Drawn(by=draw.__name__, group=group, options=options)
+        return figure
+
+    return drawing
 
 
 class Grid:

@@ -14,6 +14,7 @@ from bayesfilt.figures.layout import (
     Grid,
     VenueFigure,
     columns_that_fit,
+    of_group,
     place_legend_above,
     wrap,
 )
@@ -48,6 +49,7 @@ _SHADING = 0.18
 _CLOUD = 0.35  # opacity of a cloud of weights
 
 
+@of_group
 def noise_over_curvature_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """R/H of every weight against its H, one panel a world; lines are medians.
 
@@ -80,6 +82,7 @@ def noise_over_curvature_figure(group: Group, venue: str = "neurips") -> VenueFi
         return grid.figure
 
 
+@of_group
 def drift_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Drift against curvature with the laws (first row), training loss by power (second).
 
@@ -168,6 +171,7 @@ def _draw_powers(axes: Axes, group: Group, index: int) -> None:
         axes.set_ylabel("training loss at the\nbest learning rate (nats)", linespacing=0.95)
 
 
+@of_group
 def believed_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Calibration (first row) and normalised innovations (second) by moment, a column a world.
 
@@ -196,6 +200,7 @@ def believed_figure(group: Group, venue: str = "neurips") -> VenueFigure:
         return figure
 
 
+@of_group
 def whiteness_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Autocorrelation (first row) and training loss (second) by learning rate, a column a world.
 

@@ -9,7 +9,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit
+from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, of_group
 from bayesfilt.figures.panels import (
     draw_line,
     guide,
@@ -45,6 +45,7 @@ _MANY = 8  # points from which an interval is a band and no longer a bar
 _LEAST_WIDTH, _HEIGHT = 1.55, 1.45  # of a panel; inches at 8-point text
 
 
+@of_group
 def panels_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Every panel with its series; bars and bands are the intervals that the group holds.
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, spread
+from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, of_group, spread
 from bayesfilt.figures.panels import (
     draw_line,
     guide,
@@ -32,6 +32,7 @@ _DEVIATIONS = 1.645  # a normal's 90 % lie within so many standard deviations
 _FAILED = ": FAILED ITS GATES"
 
 
+@of_group
 def streams_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Some streams of every layer over the band in which one model expected the next value.
 
@@ -121,6 +122,7 @@ def _stream_handles(model: str, style: LineStyle) -> list[Artist]:
     ]
 
 
+@of_group
 def calibration_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Whether the models' next-step distributions hold: their ranks, and what they left over.
 

@@ -17,9 +17,12 @@ from bayesfilt.checks import require_one_of
 
 
 class Venue(NamedTuple):
-    """The page a figure is made for."""
+    """The page a figure is made for, as wide as the venue's own style file makes its text.
 
-    width: float  # of one column of text; inches
+    ICML alone sets two columns: `icml` is one of them, `icml_wide` both and the gap between.
+    """
+
+    width: float  # of the text, or of one column of it; inches
     scale: float  # size of letters, lines and markers; 1 is 8-point text
 
 
@@ -167,6 +170,8 @@ def rc_params(name: str) -> dict[str, Any]:
         "text.usetex": False,
         "pdf.fonttype": 42,
         "ps.fonttype": 42,
+        "svg.fonttype": "path",  # letters look the same where the fonts are missing
+        "svg.hashsalt": "bayesfilt",  # equal names inside for equal figures
         "font.size": 8 * scale,
         "axes.titlesize": 8 * scale,
         "axes.labelsize": 8 * scale,

@@ -13,7 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit
+from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, of_group
 from bayesfilt.figures.panels import (
     draw_line,
     is_available,
@@ -63,6 +63,7 @@ _HORIZON = LineStyle(color=LIMIT_COLOR, marker="", dashes=(1, 1.5))
 _HORIZON_WIDTH = 0.9
 
 
+@of_group
 def training_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Loss, accuracy and distance from the leader against steps, a line for each run.
 

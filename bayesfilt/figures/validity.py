@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from bayesfilt.figures.layout import Facets, VenueFigure, place_legend_above, spread
+from bayesfilt.figures.layout import Facets, VenueFigure, of_group, place_legend_above, spread
 from bayesfilt.figures.panels import (
     draw_line,
     guide,
@@ -43,6 +43,7 @@ _MOST_RATIOS = 4
 _LEAST_ERROR = 1e-6  # below it two formulas agree for every purpose of training
 
 
+@of_group
 def validity_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Variance by each formula (upper row) and its error against the exact root (lower row).
 

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -17,6 +18,8 @@ from experiments.contract import Verdict, experiment_named, experiment_names
 from tests.experiments.surfaces import grid, record
 
 NAMES = experiment_names()
+# A prediction, P1 to P40, or a row of the ledger.
+_SETTLED = re.compile(r"P([1-9]|[1-3][0-9]|40)|[0-4]\.[1-9][0-9]?")
 FOLDER = Path(contract.__file__).parent
 
 
@@ -58,6 +61,11 @@ def test_every_experiment_keeps_the_contract(name):
         with pytest.raises(dataclasses.FrozenInstanceError):
             config.problems = ()
     assert module.CLAIM.endswith(".")
+    assert module.__doc__.partition("\n")[0].endswith("?")
+    assert isinstance(module.SETTLES, tuple)
+    assert module.SETTLES
+    assert all(_SETTLED.fullmatch(each) for each in module.SETTLES), module.SETTLES
+    assert module.CAPTION.endswith(".")
     for word in ("Claim", "Source", "Refuted by", "Cost"):
         assert word in module.__doc__
 
@@ -144,7 +152,8 @@ def test_run_writes_record_manifest_verdicts_and_figures_and_check_agrees(call, 
     assert "yes" in out
     names = {path.name for path in folder.rglob("*") if path.is_file()}
     assert {"record.nc", "manifest.json", "summary.json"} <= names
-    assert {"e03_warm_restarts.png", "e03_warm_restarts.pdf"} <= names
+    ends = (".png", ".pdf", ".csv", ".nc", ".caption.md")
+    assert {f"e03_warm_restarts{end}" for end in ends} <= names
     assert call("check", "e03", "--quick")[1].endswith("No verdict has changed since the run.\n")
     summary = json.loads((folder / "summary.json").read_text())
     summary["verdicts"][0]["holds"] = False
@@ -158,6 +167,64 @@ def test_run_writes_record_manifest_verdicts_and_figures_and_check_agrees(call, 
     assert (code, out) == (2, "")
     assert "is not empty" in err
     assert len(call.calls) == 1
+
+
+def test_what_a_page_says_is_written_with_the_verdicts_and_under_the_figure(call, tmp_path):
+    call("run", "e03", "--quick", "--seed", 3)
+    folder, module = tmp_path / "e03_warm_restarts-quick", experiment_named("e03")
+    about = json.loads((folder / "summary.json").read_text())["experiment"]
+    assert about["question"] == module.__doc__.partition("\n")[0]
+    assert (about["claim"], about["settles"]) == (module.CLAIM, list(module.SETTLES))
+    assert about["captions"] == {"e03_warm_restarts": module.CAPTION}
+    assert about["command"] == "python -m experiments run e03_warm_restarts --quick --seed 3"
+    draft = (folder / "figures" / "e03_warm_restarts.caption.md").read_text()
+    verdicts = module.check(read_record(folder))
+    assert module.CAPTION in draft
+    assert "not for print" in draft
+    assert "neurips, 5.5 inches wide" in draft
+    yes, no, open_ = (sum(each.holds is word for each in verdicts) for word in (True, False, None))
+    assert yes
+    assert f"in {len(verdicts)} parts: {yes} hold, {no} do not, {open_} not judged." in draft
+    for each in verdicts:
+        assert each.measured in draft
+        assert each.expected in draft
+    before = (folder / "record.nc").read_bytes()
+    assert call("plot", "e03", "--quick", "--venue", "jmlr")[0] == 0
+    stored = read_record(folder / "figures" / "e03_warm_restarts.nc")
+    assert stored.attributes["venue"] == "jmlr"
+    assert (folder / "record.nc").read_bytes() == before
+    assert len(call.calls) == 1  # drawn from the record, not computed anew
+
+
+def test_a_page_is_made_in_the_end_and_of_older_records_after_judging_them_again(
+    call, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(contract, "experiment_names", lambda: ["e03_warm_restarts"])
+    assert call("all", "--quick", "--report")[0] == 0
+    page = (tmp_path / "report.html").read_text()
+    question = experiment_named("e03").__doc__.partition("\n")[0]
+    assert question in page
+    assert "<svg " in page
+    folder = tmp_path / "e03_warm_restarts-quick"
+    summary = json.loads((folder / "summary.json").read_text())
+    del summary["experiment"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    for path in (folder / "figures").iterdir():
+        path.unlink()
+    assert call("report")[0] == 0
+    assert (tmp_path / "report.html").read_text() == page
+    again = json.loads((folder / "summary.json").read_text())
+    assert again["seconds"] == summary["seconds"]
+    assert again["verdicts"] == summary["verdicts"]
+    del summary["verdicts"]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    made = read_record(folder)
+    made.groups.pop("adamw/restarts")
+    write_record(made, folder)
+    code, out, err = call("report")  # cannot be judged: said, and the page shows the rest
+    assert (code, err.count("\n")) == (0, 1)
+    assert "no group 'adamw/restarts'" in err
+    assert "Report " in out
 
 
 def test_all_goes_on_where_it_stopped(call, monkeypatch):
@@ -219,6 +286,8 @@ def test_list_names_every_experiment_and_its_claim(call):
         (("run", "e01_seperability"), "Did you mean 'e01_separability'?"),
         (("run", "e99"), "There are the experiments e01_separability, "),
         (("run", "e03", "--venue", "nips"), "venue"),
+        (("plot", "e03", "--venue", "icml-wide"), "Did you mean 'icml_wide'"),
+        (("report",), "holds no run"),
         (("run", "e03", "--seed", -1), "0 <= --seed <"),
         (("check", "e03"), "make it with: python -m experiments run e03 --out"),
         (("plot", "e03", "--quick"), "make it with: python -m experiments run e03 --quick"),

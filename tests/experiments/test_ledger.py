@@ -1,4 +1,4 @@
-"""The ledger and the table of verdicts say what the verdicts of record say, and cite what exists."""
+"""The ledger and the verdicts of record agree, and what they cite exists."""
 
 import ast
 import re

@@ -7,6 +7,8 @@ makes its group.
 import numpy as np
 
 from bayesfilt.records import Group, variable
+from experiments import panels
+from experiments.panels import Panel, Series
 
 TITLES = ("Adam + L2, cosine", "AdamW, cosine", "SGDW, cosine")
 
@@ -156,3 +158,19 @@ def inferred_decay_group(
         "decay_high": variable(where, 1.5 * decay),
         "edge": variable(where, edge),
     }
+
+
+def panels_group() -> Group:
+    """A line with a band, points with bars, a law; a guide; words for places; none known."""
+    x = np.arange(1.0, 13.0)
+    line = Series("adamw", x, x**-0.5, low=0.8 * x**-0.5, high=1.2 * x**-0.5)
+    law = Series("slope -1/2", x, x**-0.5, kind="law")
+    bars = Series("measured", [0, 1], [1.5, 0.5], low=[1.0, 0.2], high=[2.0, 0.9], kind="points")
+    nothing = Series("measured", [1.0, 2.0], [np.nan, np.nan])
+    return panels.panels_group(
+        [
+            Panel("decay", "steps", "shrink per step", [line, law], guide=0.5),
+            Panel("worlds", "world", "ratio", [bars], guide=1.0, places=("digits", "matched")),
+            Panel("unknown", "steps", "loss (nats)", [nothing]),
+        ]
+    )

@@ -180,6 +180,7 @@ def record(**settings) -> Record:
         "matched": grids.matched_group(),
         "budgets": grids.budgets_group(),
         "inferred_decay": grids.inferred_decay_group(),
+        "panels": grids.panels_group(),
         "foretold": inferences.foretold_group(),
         "shrink": inferences.shrink_group(),
         "comparison": inferences.comparison_group(),

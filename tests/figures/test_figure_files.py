@@ -24,14 +24,17 @@ def saved(tmp_path_factory):
 def test_a_figure_becomes_a_png_and_a_pdf(saved):
     folder = saved[0].parent
     assert saved == (folder / "shares.png", folder / "shares.pdf")
-    assert sorted(folder.iterdir()) == sorted(saved)  # and nothing temporary
+    beside = {folder / "shares.csv", folder / "shares.nc"}
+    assert set(folder.iterdir()) == {*saved, *beside}  # and nothing temporary
     height, width, _ = imread(saved[0]).shape
     assert width == 3.25 * 300
     assert height == pytest.approx(draw().get_size_inches()[1] * 300, abs=1)
 
 
 def test_equal_data_give_equal_bytes(saved, tmp_path):
-    for one, other in zip(saved, save_figure(draw(), tmp_path, "again"), strict=True):
+    save_figure(draw(), tmp_path, "again")
+    for end in ("png", "pdf", "csv", "nc"):
+        one, other = saved[0].with_suffix(f".{end}"), tmp_path / f"again.{end}"
         assert one.read_bytes() == other.read_bytes()
 
 

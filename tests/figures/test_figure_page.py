@@ -28,6 +28,7 @@ GROUPS = {
     "calibration": inferences.calibration_group(),
     "instruments": inferences.instruments_group(),
     "inferred_decay": grids.inferred_decay_group(),
+    "panels": grids.panels_group(),
 }
 ODD_CASES = {**synthetic.odd_cases(), **inferences.odd_cases()}
 PAGES = [(name, venue) for name in FIGURES for venue in ("icml", "neurips")]
