@@ -262,7 +262,7 @@ def test_what_is_damaged_is_a_line_and_the_rest_is_shown(report, tmp_path):
     said = report(tmp_path / "runs").said
     assert "record.nc cannot be read as a record: " in said
     assert "adamw (leader) 0.25 87.5%" in said  # from the summary, which is whole
-    assert "The summary cannot be read: " in said
+    assert "What it found cannot be read: " in said
     assert "summary.json cannot be read: it is truncated, or not of a run." in said
     assert "Yes: 1 yes, 0 no, 0 not judged." in said
 
