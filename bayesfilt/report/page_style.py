@@ -35,6 +35,7 @@ figcaption { font-size: .85rem; color: var(--faint); margin-top: .3rem; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0;
   border-bottom: 1px solid var(--line); min-width: 4.5rem; }
+th { overflow-wrap: normal; }
 tr[class] td:nth-child(2) { font-weight: 600; }
 tr[class] td:first-child { min-width: 15rem; }
 details { margin-top: 1.2rem; }

@@ -35,9 +35,10 @@ def told_by(run: Run) -> Told:
     """Question, answer and tables of a run that is no experiment."""
     try:
         return _TELLERS.get(run.kind, _unknown)(run)
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        return Told(question=UNKNOWN, answer=f"The summary cannot be read: {reason}")
+        question = QUESTIONS.get(run.kind, UNKNOWN)
+        return Told(question=question, answer=f"What it found cannot be read: {reason}")
 
 
 def _comparison(run: Run) -> Told:

@@ -39,10 +39,11 @@ def answer(counts: Counts) -> tuple[str, Tone]:
     """What the verdicts say together."""
     if not counts.yes and not counts.no:
         return f"Not judged: {counts.spelled()}.", "open"
+    far = ", as far as it is judged" if counts.not_judged else ""
     if not counts.no:
-        return f"Yes: {counts.spelled()}.", "yes"
+        return f"Yes{far}: {counts.spelled()}.", "yes"
     if not counts.yes:
-        return f"No: {counts.spelled()}.", "no"
+        return f"No{far}: {counts.spelled()}.", "no"
     return f"In part: {counts.spelled()}.", "part"
 
 

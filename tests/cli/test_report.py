@@ -13,6 +13,8 @@ import pytest
 from bayesfilt.figures import Drawn, drawn, drawn_table
 from bayesfilt.records import SCHEMA_VERSION, pack_record, read_record
 from bayesfilt.report import pictures
+from bayesfilt.report.verdicts import answer as answer_of
+from bayesfilt.report.verdicts import counted
 from bayesfilt.run_directory import write_summary
 from tests.cli.runs_to_report import (
     HOSTILE,
@@ -100,6 +102,22 @@ def test_the_page_of_an_experiment_has_question_answer_figure_numbers_and_settin
     (svg,) = page.all("svg")
     assert svg["role"] == "img"
     assert page.warned == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ((True, True), "Yes: 2 yes, 0 no, 0 not judged."),
+        ((True, None), "Yes, as far as it is judged: 1 yes, 0 no, 1 not judged."),
+        ((False, None), "No, as far as it is judged: 0 yes, 1 no, 1 not judged."),
+        ((False,), "No: 0 yes, 1 no, 0 not judged."),
+        ((True, False), "In part: 1 yes, 1 no, 0 not judged."),
+        ((None,), "Not judged: 0 yes, 0 no, 1 not judged."),
+    ],
+)
+def test_the_answer_claims_no_more_than_the_verdicts(words, answer):
+    verdicts = [verdict(f"part {index}", holds) for index, holds in enumerate(words)]
+    assert answer_of(counted(verdicts))[0] == answer
 
 
 def test_the_page_needs_nothing_but_itself(report, tmp_path):
@@ -244,7 +262,7 @@ def test_what_is_damaged_is_a_line_and_the_rest_is_shown(report, tmp_path):
     said = report(tmp_path / "runs").said
     assert "record.nc cannot be read as a record: " in said
     assert "adamw (leader) 0.25 87.5%" in said  # from the summary, which is whole
-    assert "The summary cannot be read: " in said
+    assert "What it found cannot be read: " in said
     assert "summary.json cannot be read: it is truncated, or not of a run." in said
     assert "Yes: 1 yes, 0 no, 0 not judged." in said
 

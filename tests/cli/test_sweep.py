@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import re
 import signal
 import sys
 
@@ -175,7 +176,9 @@ def test_a_finished_grid_is_analysed_and_drawn(bayesfilt, tmp_path):
     )
     shown = bayesfilt("sweep", "show", "--folder", out, "--figures", figures)
     assert (shown.code, shown.err) == (0, "")
-    assert sorted(each.name for each in figures.iterdir()) == ["heatmaps.pdf", "heatmaps.png"]
+    assert {each.name for each in figures.iterdir()} == {
+        f"heatmaps.{end}" for end in ("png", "pdf", "csv", "nc")
+    }
     node = merge(out).children["bowl"].to_dataset()
     for schedule in ("constant", "cosine"):
         (row,) = [line for line in shown.out.splitlines() if line.startswith(f"adamw, {schedule}")]
@@ -187,6 +190,15 @@ def test_a_finished_grid_is_analysed_and_drawn(bayesfilt, tmp_path):
         assert float(words[1].strip("(")) <= float(words[0]) <= float(words[3].strip(")"))
         assert float(words[4]) == pytest.approx(best["learning_rate"].item(), rel=1e-2)
         assert float(words[5]) == pytest.approx(best["weight_decay"].item(), rel=1e-2)
+    reported = bayesfilt("report", out)
+    assert (reported.code, reported.err) == (0, "")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    chunks = len(list((out / "chunks").glob("*.nc")))
+    assert f"{chunks} of {chunks} chunks are finished and whole." in page
+    assert page.count("<svg ") == 1
+    assert float(re.findall(r'median final_test_loss">([^<]+)<', page)[0]) == pytest.approx(
+        float(node["final_test_loss"].median("seed").min()), rel=1e-2
+    )
 
 
 def test_a_grid_with_a_hole_in_it_is_not_drawn(bayesfilt, tmp_path):
