@@ -18,7 +18,7 @@ Cost of PAPER: 13,000 fed steps, 210 runs of the MLP (280 thousand steps): two m
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -240,79 +240,101 @@ def _averaged(
 
 
 def _networks(config: Config, seeds: Sequence[int]) -> Group:
-    """Losses and last variances; one compiled program an optimizer, what differs is traced."""
+    """Losses and last variances; one compiled program, all that differs is traced."""
     task = make_task("digits-mlp", batch_size=32, dtype="float32", subset=300, label_noise=0.2)
     scales = np.geomspace(*config.drift_scales)
-    shape = (-1, len(scales), len(seeds))
-    names: list[str] = []
-    found: dict[str, list[np.ndarray]] = {"training_loss": [], "test_loss": [], "variance": []}
-    for made, variants in ((adabayes, _FILTERED), (adabayes_fixed_point, _FIXED_POINT)):
-        rows = np.repeat([kind for kind, _ in variants.values()], len(scales))
-        priors = [config.eta_sgd / task.batch_size if known else np.inf for _, known in
-                  variants.values()]  # fmt: skip
-        runs = train_many(
-            task,
-            functools.partial(_recipe, config, made, task.batch_size),
-            {
-                "drift_scale": np.tile(scales, len(variants)).astype(np.float32),
-                "prior": np.repeat(priors, len(scales)).astype(np.float32),
-                "kind": rows,
-            },
-            seeds,
-            config.steps,
-            probes={"variance": _typical_variance},
-        )
-        names += variants
-        for loss in ("training_loss", "test_loss"):
-            found[loss].append(runs.final[loss].reshape(shape))
-        found["variance"].append(runs.records["variance"][..., -1].reshape(shape))
+    shape = (len(_VARIANTS), len(scales), len(seeds))
+    kinds = list(_VARIANTS.values())
+    priors = [config.eta_sgd / task.batch_size if kind.prior else np.inf for kind in kinds]
+    runs = train_many(
+        task,
+        functools.partial(_recipe, config, task.batch_size),
+        {
+            "drift_scale": np.tile(scales, len(kinds)).astype(np.float32),
+            "prior": np.repeat(priors, len(scales)).astype(np.float32),
+            "schedule": np.repeat([kind.schedule for kind in kinds], len(scales)),
+            "settled": np.repeat([kind.settled for kind in kinds], len(scales)),
+        },
+        seeds,
+        config.steps,
+        probes={"variance": _typical_variance},
+    )
     cells = ("optimizer", "drift_scale", "seed")
-    merged = {name: np.concatenate(parts) for name, parts in found.items()}
+    found = {loss: runs.final[loss].reshape(shape) for loss in ("training_loss", "test_loss")}
+    last = runs.records["variance"][..., -1].reshape(shape)
     return {
-        "optimizer": variable("optimizer", names),
+        "optimizer": variable("optimizer", list(_VARIANTS)),
         "drift_scale": variable("drift_scale", scales, units="weight"),
-        "training_loss": variable(cells, merged["training_loss"], units="nats"),
-        "test_loss": variable(cells, merged["test_loss"], units="nats"),
-        "last_variance": variable(cells, merged["variance"], units="weight², geometric mean"),
+        **{loss: variable(cells, values, units="nats") for loss, values in found.items()},
+        "last_variance": variable(cells, last, units="weight², geometric mean"),
     }
 
 
 _CONSTANT, _COSINE, _WARMED = 0, 1, 2
-# Schedule, and whether the prior is finite. Without a prior the filter starts from certainty,
-# and its fixed point is Adam.
-_FILTERED = {
-    "adabayes, cosine": (_COSINE, True),
-    "adabayes, constant": (_CONSTANT, True),
-    "adabayes, cold start": (_CONSTANT, False),
-}
-_FIXED_POINT = {
-    "fixed point, cosine": (_COSINE, True),
-    "fixed point, constant": (_CONSTANT, True),
-    "adam": (_CONSTANT, False),
-    "adam, linear warm-up": (_WARMED, False),
+
+
+class _Variant(NamedTuple):
+    """What is trained; without a prior the filter starts certain, and its fixed point is Adam."""
+
+    settled: bool  # the fixed point, not the recursion
+    schedule: int
+    prior: bool
+
+
+_VARIANTS = {
+    "adabayes, cosine": _Variant(False, _COSINE, True),
+    "adabayes, constant": _Variant(False, _CONSTANT, True),
+    "adabayes, cold start": _Variant(False, _CONSTANT, False),
+    "fixed point, cosine": _Variant(True, _COSINE, True),
+    "fixed point, constant": _Variant(True, _CONSTANT, True),
+    "adam": _Variant(True, _CONSTANT, False),
+    "adam, linear warm-up": _Variant(True, _WARMED, False),
 }
 
 
-def _recipe(
-    config: Config, made: Callable[..., Any], batch_size: int, numbers: Numbers
-) -> optax.GradientTransformation:
-    """The optimizer of a setting, without decay; its schedule is a number, too."""
+class _Either(NamedTuple):
+    """States of both optimizers, of which one takes the steps."""
+
+    settled: Array
+    recursive: Any
+    fixed: Any
+
+
+def _recipe(config: Config, batch_size: int, numbers: Numbers) -> optax.GradientTransformation:
+    """The optimizer of a setting, without decay: both are advanced, and one is listened to."""
     cosine = optax.cosine_decay_schedule(1.0, config.steps)
     warmed = optax.linear_schedule(1 / config.warm_up, 1.0, config.warm_up - 1)
 
     def drift_scale(step: Array) -> Array:
         factors = jnp.stack([jnp.ones(()), jnp.asarray(cosine(step)), jnp.asarray(warmed(step))])
-        return numbers["drift_scale"] * factors[numbers["kind"]]
+        return numbers["drift_scale"] * factors[numbers["schedule"]]
 
+    plain = {"batch_size": batch_size, "weight_decay": 0.0}
+    recursive = adabayes(drift_scale, numbers["prior"], **plain)
     # Adam's epsilon, inside the root: dead inputs have no gradient at all.
-    own = {"eps_root": _EPS_ROOT} if made is adabayes_fixed_point else {}
-    return made(drift_scale, numbers["prior"], batch_size=batch_size, weight_decay=0.0, **own)
+    fixed = adabayes_fixed_point(drift_scale, numbers["prior"], eps_root=_EPS_ROOT, **plain)
+
+    def init(params: Any) -> _Either:
+        return _Either(numbers["settled"], recursive.init(params), fixed.init(params))
+
+    def update(updates: Any, state: _Either, params: Any = None) -> tuple[Any, _Either]:
+        first, one = recursive.update(updates, state.recursive, params)
+        second, other = fixed.update(updates, state.fixed, params)
+        return _chosen(state.settled, second, first), _Either(state.settled, one, other)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _chosen(settled: Array, yes: Any, no: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(settled, a, b), yes, no)
 
 
 def _typical_variance(task: Task, view: StepView) -> Float[Array, ""]:
     """Geometric mean over all weights of a variance that is not 0."""
     del task
-    leaves = jax.tree.leaves(posterior_variance(view.opt_state))
+    state = view.opt_state
+    both = (posterior_variance(each) for each in (state.fixed, state.recursive))
+    leaves = jax.tree.leaves(_chosen(state.settled, *both))
     logs = jnp.concatenate([jnp.log(jnp.maximum(leaf, _TINY)).ravel() for leaf in leaves])
     return jnp.exp(logs.mean())
 
