@@ -77,7 +77,12 @@ class Config:
 
 PAPER = Config()
 QUICK = Config(
-    precisions=(1.0, 1e4, 3), copies=8, warm_up=300, num_steps=900, slope_copies=100, slope_steps=500
+    precisions=(1.0, 1e4, 3),
+    copies=8,
+    warm_up=300,
+    num_steps=900,
+    slope_copies=100,
+    slope_steps=500,
 )
 
 
@@ -231,9 +236,7 @@ def _slopes(config: Config, key: PRNGKeyArray) -> Group:
     """Squared errors of the filter after a fixed time: random walks, and optima at rest."""
     precision = jnp.asarray(np.geomspace(*config.slope_precisions))
     squared, claimed = [], []
-    for each, drift_scale in zip(
-        jax.random.split(key), (config.drift_scale, 0.0), strict=True
-    ):
+    for each, drift_scale in zip(jax.random.split(key), (config.drift_scale, 0.0), strict=True):
         error, variance = _filtered(
             each, precision, jnp.asarray(drift_scale), config.first_variance,
             jnp.zeros(config.slope_copies), num_steps=config.slope_steps,
@@ -305,7 +308,9 @@ def _factor_verdicts(search: Group, place: int, ratio: float) -> list[Verdict]:
     ]
     if ratio == 1:
         trend = _interval(lambda each: _slope_of(precision, of(each)), errors)
-        claim = f"{where}: best learning rate over posterior variance has no trend over decades of H"
+        claim = (
+            f"{where}: best learning rate over posterior variance has no trend over decades of H"
+        )
         found = judged(claim, trend, low=-_TREND, high=_TREND, tolerance=_OVER_COPIES)
         return [*verdicts, _unless_at_edge(found, trend)]
     # The law of the loss is one of small gain, well above the crossover to a resting prior.

@@ -162,9 +162,7 @@ def _starts(config: Config, key: PRNGKeyArray) -> Group:
     step = jnp.arange(1, config.transient_steps + 1.0)[:, None]
     courses, laws = [], []
     for stationary in (jnp.inf, config.first_variance):
-        optimizer = adabayes(
-            config.drift_scale, stationary, batch_size=1, b1=0.0, weight_decay=0.0
-        )
+        optimizer = adabayes(config.drift_scale, stationary, batch_size=1, b1=0.0, weight_decay=0.0)
         courses.append(
             _averaged(config, optimizer, jnp.asarray(precision), key, config.transient_steps)
         )
@@ -198,7 +196,9 @@ def _annealed(config: Config, key: PRNGKeyArray) -> Group:
         rates = [
             _averaged(
                 config,
-                made(schedules[name], config.first_variance, batch_size=1, b1=0.0, weight_decay=0.0),
+                made(
+                    schedules[name], config.first_variance, batch_size=1, b1=0.0, weight_decay=0.0
+                ),
                 jnp.asarray(precision),
                 key,
                 steps,
@@ -208,9 +208,7 @@ def _annealed(config: Config, key: PRNGKeyArray) -> Group:
         sums = [(rate * last[..., None]).sum(axis=0) for rate in rates]
         factors.append(sums[0] / sums[1])
         course = rates[0] / rates[1]
-        behind.append(
-            [[steps_behind(each) for each in row] for row in np.moveaxis(course, 0, -1)]
-        )
+        behind.append([[steps_behind(each) for each in row] for row in np.moveaxis(course, 0, -1)])
     cells = ("schedule", "precision", "seed")
     return {
         "precision": variable("precision", precision, units="1/weight²"),
@@ -487,7 +485,9 @@ def _interval(statistic: Callable[[np.ndarray], float], values: np.ndarray) -> I
 
 def _slope(x: np.ndarray, y: np.ndarray) -> float:
     known = np.isfinite(y) & (y > 0)
-    return float(np.polyfit(np.log(x[known]), np.log(y[known]), 1)[0]) if known.sum() > 1 else np.nan
+    return (
+        float(np.polyfit(np.log(x[known]), np.log(y[known]), 1)[0]) if known.sum() > 1 else np.nan
+    )
 
 
 def _geometric(values: np.ndarray) -> float:

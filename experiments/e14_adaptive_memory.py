@@ -136,7 +136,9 @@ def check(result: Result) -> list[Verdict]:
             _PLACE,
         ),
     ]
-    verdicts = [judged(claim, _interval(of, x), low=low, high=high) for claim, of, x, low, high in asked]
+    verdicts = [
+        judged(claim, _interval(of, x), low=low, high=high) for claim, of, x, low, high in asked
+    ]
     return [
         *with_enough_seeds(verdicts, config["fed_seeds"]),
         *with_enough_seeds(_network_verdicts(result), config["seeds"]),

@@ -359,6 +359,4 @@ def _geometric(values: np.ndarray) -> float:
 
 def _range(name: str, x: np.ndarray, values: Float[np.ndarray, "places seeds"]) -> Series:
     """Mean over seeds between the least and the largest."""
-    return Series(
-        name, x, values.mean(axis=-1), low=values.min(axis=-1), high=values.max(axis=-1)
-    )
+    return Series(name, x, values.mean(axis=-1), low=values.min(axis=-1), high=values.max(axis=-1))
