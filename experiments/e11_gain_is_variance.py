@@ -178,14 +178,21 @@ def tracking_errors(
 
 
 def best_factor(factors: np.ndarray, errors: np.ndarray) -> tuple[float, float]:
-    """Factor of the least error and that error, by a parabola over the logarithm; NaN at an edge."""
+    """Factor of the least error and that error, by a parabola over the logarithm.
+
+    NaN at an edge of the grid, whose logarithms are evenly spaced.
+    """
     errors = np.where(np.isfinite(errors), errors, np.inf)
     low = int(np.argmin(errors))
     if low in (0, len(errors) - 1) or not np.isfinite(errors[low - 1 : low + 2]).all():
         return float("nan"), float("nan")
-    place = np.log(factors[low - 1 : low + 2])
-    a, b, c = np.polyfit(place - place[1], errors[low - 1 : low + 2], 2)
-    return float(np.exp(place[1] - b / (2 * a))), float(c - b * b / (4 * a))
+    before, least, after = errors[low - 1 : low + 2]
+    tilt, bend = 0.5 * (after - before), 0.5 * (after + before) - least
+    if bend <= 0:
+        return float("nan"), float("nan")
+    move = -0.5 * tilt / bend  # in spacings of the grid, which are equal
+    factor = factors[low] * (factors[low + 1] / factors[low]) ** move
+    return float(factor), float(least + 0.5 * tilt * move)
 
 
 def best_over_error(search: Group) -> Statistic:
@@ -308,9 +315,7 @@ def _factor_verdicts(search: Group, place: int, ratio: float) -> list[Verdict]:
     ]
     if ratio == 1:
         trend = _interval(lambda each: _slope_of(precision, of(each)), errors)
-        claim = (
-            f"{where}: best learning rate over posterior variance has no trend over decades of H"
-        )
+        claim = f"{where}: best rate over posterior variance has no trend over decades of H"
         found = judged(claim, trend, low=-_TREND, high=_TREND, tolerance=_OVER_COPIES)
         return [*verdicts, _unless_at_edge(found, trend)]
     # The law of the loss is one of small gain, well above the crossover to a resting prior.

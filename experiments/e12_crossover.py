@@ -1,6 +1,6 @@
 """Where does SGD turn into Adam, and does the batch size move that place?
 
-Claim: for the filter and for its fixed point the crossover is at a root-mean-square mean gradient of
+Claim: for the filter and for its fixed point the crossover is at an RMS mean gradient of
 eta_Adam/eta_SGD; there the variance is 0.618 of its prior; far below the step is SGD's, far above
 Adam's. The batch size does not move it as long as the prior is eta_SGD/B; a fixed prior makes it
 move as 1/B.

@@ -42,9 +42,9 @@ from experiments.panels import Panel, Series, panels_group
 CLAIM = "The filter warms up and cools down by itself, at the pace of its own gradients."
 SETTLES = ("P6", "P7", "2.5", "1.5")
 CAPTION = (
-    "Learning rate of AdaBayes over its settled one from a cold and a warm start, laws in grey; last"
-    " steps of AdaBayes over those of its fixed point when the drift is annealed; loss of a network"
-    " against the drift scale, medians and ranges over seeds."
+    "Learning rate of AdaBayes over its settled one from a cold and a warm start, laws in grey;"
+    " last steps of AdaBayes over those of its fixed point when the drift is annealed; losses of a"
+    " network against the drift scale, medians and ranges over seeds."
 )
 
 COLD, WARM = "cold start", "warm start"

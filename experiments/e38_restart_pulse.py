@@ -7,8 +7,8 @@ Refuted by: other times, or times that do not depend on h; on a network, weights
 pace that is not that of their own gradients.
 Limits: the jump of the fixed point is so by construction. 1/(2 eta sqrt h) is the time of a small
 jump, and the last part of a large one: from next to nothing, as at a restart, the rate rises as a
-tanh and is within 1/e of its level after 0.745/(eta sqrt h) steps, 1.49 times as many (1.42 times from a tenth). Both are
-judged. On the network h is the weight's own mean squared gradient in the window after the restart,
+tanh and is within 1/e of its level after 0.745/(eta sqrt h) steps, 1.49 times as many (1.42 times
+from a tenth). Both are judged. On the network h is the weight's own mean squared gradient in the window after the restart,
 and it need not stand still there; weights are put into bins by h, those too quiet to relax within a
 third of the window are left out.
 Cost of PAPER: 8,000 fed steps; 7 runs of the MLP of 1,400 steps; half a minute.
@@ -27,8 +27,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from bayesfilt.compare import (
     Interval,
     bootstrap,
-    chosen_posterior_variance,
     choose_weights,
+    chosen_posterior_variance,
     summed_gradient,
 )
 from bayesfilt.figures import VenueFigure, panels_figure
@@ -45,10 +45,10 @@ from experiments.panels import Panel, Series, panels_group
 CLAIM = "A warm restart is a pulse of process noise, to which AdaBayes answers in 1/(2 eta sqrt h)."
 SETTLES = ("P38", "2.5", "0.8")
 CAPTION = (
-    "Left: learning rate after a tenfold jump of the drift scale, over its new level, for the loudest"
-    " and the quietest weight. Middle: steps until it is within 1/e of that level. Right: the same on"
-    " digits-mlp after a warm restart, weights in bins of equal precision. Laws in grey; ranges over"
-    " seeds."
+    "Left: learning rate after a tenfold jump of the drift scale, over its new level, for the"
+    " loudest and the quietest weight. Middle: steps until it is within 1/e of that level. Right:"
+    " the same on digits-mlp after a warm restart, weights in bins of equal precision. Laws in"
+    " grey; ranges over seeds."
 )
 
 SMALL, LARGE = "small jump", "large jump"
@@ -111,7 +111,7 @@ def check(result: Result) -> list[Verdict]:
             1 + _TIME,
         ),
         (
-            "large jump: AdaBayes' learning rate relaxes in 1.42/(2 eta sqrt h) steps, as a tanh does",
+            "large jump: AdaBayes' learning rate relaxes in 1.42/(2 eta sqrt h) steps, as tanh",
             lambda each: _geometric(times(each) / constant),
             rate[0, 1],
             (1 - _TIME) * group["large_time"].values.item(),
@@ -329,7 +329,7 @@ def _network_verdicts(group: Group) -> list[Verdict]:
 
     return [
         judged(
-            "digits-mlp: after a restart AdaBayes' weights relax in the time of their own gradients",
+            "digits-mlp: after a restart weights relax in the time of their own gradients",
             _interval(factor, both),
             low=1 / _NETWORK_TIME,
             high=_NETWORK_TIME,

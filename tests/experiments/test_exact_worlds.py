@@ -51,12 +51,16 @@ def test_the_learning_rate_is_the_step_over_the_gradient(made):
     optimizer = made(0.01, 0.1, batch_size=4, b1=0.0, weight_decay=0.0)
     rms = jnp.geomspace(0.1, 10, 4)
     gradient_at = normal_gradients(jax.random.key(1), rms)
-    rates = learning_rates(optimizer, gradient_at, 6)
-    state, weights = optimizer.init(jnp.zeros(4)), jnp.zeros(4)
-    for step in range(6):
-        update, state = optimizer.update(gradient_at(step), state, weights)
-        np.testing.assert_allclose(rates[step], -update / gradient_at(step), rtol=1e-6)
-    last = settled_learning_rate(optimizer, gradient_at, 6)
+    rates = jax.jit(lambda: learning_rates(optimizer, gradient_at, 6))()
+    weights = jnp.zeros(4)
+
+    def step(state, index):
+        update, state = optimizer.update(gradient_at(index), state, weights)
+        return state, -update / gradient_at(index)
+
+    steps = jax.jit(lambda: jax.lax.scan(step, optimizer.init(weights), jnp.arange(6))[1])()
+    np.testing.assert_allclose(rates, steps, rtol=1e-6)
+    last = jax.jit(lambda: settled_learning_rate(optimizer, gradient_at, 6))()
     np.testing.assert_allclose(last, rates[3:].mean(axis=0), rtol=1e-6)
 
 
@@ -64,15 +68,24 @@ def test_the_filter_that_is_fed_is_the_recursion_written_out():
     eta, prior, size = 0.02, 0.3, 8
     optimizer = adabayes(eta, prior, batch_size=size, b1=0.0, weight_decay=0.0)
     gradient_at = normal_gradients(jax.random.key(2), jnp.array([0.5]))
-    variance = prior
-    for step, rate in enumerate(learning_rates(optimizer, gradient_at, 20)):
+    variance, rates = prior, jax.jit(lambda: learning_rates(optimizer, gradient_at, 20))()
+    seen = np.asarray(jax.jit(jax.vmap(gradient_at))(jnp.arange(20)))
+    for rate, gradient in zip(np.asarray(rates), seen[:, 0], strict=True):
         kept = np.exp(-(eta**2) / prior)
         variance = kept * variance + prior * (1 - kept)
-        variance = 1 / (1 / variance + float(size * gradient_at(step)[0]) ** 2)
+        variance = 1 / (1 / variance + (size * gradient) ** 2)
         np.testing.assert_allclose(rate[0], size * variance, rtol=1e-6)
 
 
 # e11
+
+
+def errors_ahead(factor, precision, ratio, eta):
+    """Tracking errors of random walks by the closed form, before a gradient."""
+    factor, precision, noise = map(
+        jnp.asarray, np.broadcast_arrays(factor, precision, ratio * precision)
+    )
+    return np.asarray(tracking_error(factor, precision, noise, eta**2))
 
 
 def gain_result(mutate=lambda groups: None, copies=8):
@@ -82,11 +95,8 @@ def gain_result(mutate=lambda groups: None, copies=8):
     eta = 1e-3
     believed = np.asarray(steady_state_variance(jnp.asarray(precision), eta, jnp.inf))
     factor = believed[:, None] * 2.0 ** (np.arange(-9, 10) / 3)
-    bare = np.asarray(
-        tracking_error(
-            factor, precision[:, None], ratios[:, None, None] * precision[:, None], eta**2
-        )
-    ) - eta**2  # as it is just after a gradient  # fmt: skip
+    # As it is just after a gradient; the closed form is before one.
+    bare = errors_ahead(factor, precision[:, None], ratios[:, None, None], eta) - eta**2
     curvature = np.geomspace(0.01, 100, 9)
     claimed = np.stack([eta / np.sqrt(curvature), 1 / (1000 * curvature)])
     groups = {
@@ -173,9 +183,7 @@ def test_simulated_errors_are_those_of_the_closed_form():
         warm_up=400,
         num_steps=1_600,
     ).mean(axis=-1)
-    ahead = tracking_error(
-        factor, precision[:, None], noise[:, None, None] * precision[:, None], eta**2
-    )
+    ahead = errors_ahead(factor, precision[:, None], noise[:, None, None], eta)
     np.testing.assert_allclose(found, ahead - eta**2, rtol=0.05)
 
 
@@ -444,7 +452,7 @@ def restart_result(time=1.0, power=1.0, jump_at_once=True, network_time=1.0, see
     precision, eta = np.geomspace(*config.precisions), config.drift_scale
     h = jnp.asarray(precision)
     pace = time * (precision / precision[0]) ** (0.5 - 0.5 * power)
-    step = np.arange(config.window + 1.0)[:, None] / pace
+    step = jnp.asarray(np.arange(config.window + 1.0)[:, None] / pace)
     courses = np.stack(
         [
             transient_variance(eta / jump / jnp.sqrt(h), step, h, eta, jnp.inf)
