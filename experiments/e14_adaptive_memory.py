@@ -163,7 +163,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     noises += [Series("law of AdaBayes", precision, np.sqrt(memory / 4), kind="law")]
     noises += [Series("law of the fixed point", precision, np.sqrt(fixed / 4), kind="law")]
     x, ratio = network["memory_ratio"].values, network["noise_ratio"].values
-    known = np.isfinite(ratio) & (x > 0)
+    known = np.isfinite(ratio) & (x > _SETTLED)
     cloud = Series("weights of digits-mlp", x[known], ratio[known], kind="points")
     panels = [
         Panel("One loud gradient", "precision h (1/weight²)", "share forgotten per step", rates),

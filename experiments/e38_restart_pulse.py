@@ -8,9 +8,9 @@ pace that is not that of their own gradients.
 Limits: the jump of the fixed point is so by construction. 1/(2 eta sqrt h) is the time of a small
 jump, and the last part of a large one: from next to nothing, as at a restart, the rate rises as a
 tanh and is within 1/e of its level after 0.745/(eta sqrt h) steps, 1.49 times as many (1.42 times
-from a tenth). Both are judged. On the network h is the weight's own mean squared gradient in the window after the restart,
-and it need not stand still there; weights are put into bins by h, those too quiet to relax within a
-third of the window are left out.
+from a tenth). Both are judged. On the network h is the weight's own mean squared gradient in the
+window after the restart, and it need not stand still there; weights are put into bins by h, those
+too quiet to relax within a third of the window are left out.
 Cost of PAPER: 8,000 fed steps; 7 runs of the MLP of 1,400 steps; half a minute.
 """
 
