@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from bayesfilt.compare import Interval, bootstrap
+from bayesfilt.compare import Interval
 from bayesfilt.compare.grid import percentiles, resampled_seeds
 from bayesfilt.figures import VenueFigure, panels_figure
 from bayesfilt.records import Group, Record, variable
@@ -33,6 +33,8 @@ from bayesfilt.theory import (
     variance_step,
 )
 from experiments.contract import Result, Verdict, check_key, judged, not_judged, with_enough_seeds
+from experiments.coordinates import interval_over_seeds
+from experiments.logarithms import geometric_mean, power_of
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "The best learning rate is the posterior variance if R = H, and its root comes from drift."
@@ -299,7 +301,7 @@ def _factor_verdicts(search: Group, place: int, ratio: float) -> list[Verdict]:
     errors, precision = search["error"].values[place], search["precision"].values
     of = best_over_error(search)
     where = f"R = {ratio:g} H"
-    mean = _interval(lambda each: float(np.exp(np.log(of(each)).mean())), errors)
+    mean = interval_over_seeds(lambda each: geometric_mean(of(each)), errors)
     due = 1 / ratio
     verdicts = [
         _unless_at_edge(
@@ -314,7 +316,7 @@ def _factor_verdicts(search: Group, place: int, ratio: float) -> list[Verdict]:
         )
     ]
     if ratio == 1:
-        trend = _interval(lambda each: _slope_of(precision, of(each)), errors)
+        trend = interval_over_seeds(lambda each: power_of(precision, of(each)), errors)
         claim = f"{where}: best rate over posterior variance has no trend over decades of H"
         found = judged(claim, trend, low=-_TREND, high=_TREND, tolerance=_OVER_COPIES)
         return [*verdicts, _unless_at_edge(found, trend)]
@@ -325,7 +327,7 @@ def _factor_verdicts(search: Group, place: int, ratio: float) -> list[Verdict]:
     claim = f"{where}: believing R = H costs Adam's weights a quarter more squared error"
     if not loud.any():
         return verdicts
-    loss = _interval(lambda each: float(_believed_loss(each)[loud].mean()), errors)
+    loss = interval_over_seeds(lambda each: float(_believed_loss(each)[loud].mean()), errors)
     tolerance = f"{_OVER_COPIES}; small gain promises (2 + 1/2)/2"
     low, high = 1.25 - _LOSS, 1.25 + _LOSS
     return [*verdicts, judged(claim, loss, low=low, high=high, tolerance=tolerance)]
@@ -335,10 +337,8 @@ def _slope_verdicts(slopes: Group, world: str, slope: float) -> list[Verdict]:
     place = (DRIFTING, RESTING).index(world)
     squared, precision = slopes["squared_error"].values[place], slopes["precision"].values
     claimed = slopes["claimed"].values[place]
-    found = _interval(lambda each: _slope_of(precision, each.mean(axis=-1)), squared)
-    ratio = _interval(
-        lambda each: float(np.exp(np.log(each.mean(axis=-1) / claimed).mean())), squared
-    )
+    found = interval_over_seeds(lambda each: power_of(precision, each.mean(axis=-1)), squared)
+    ratio = interval_over_seeds(lambda each: geometric_mean(each.mean(axis=-1) / claimed), squared)
     return [
         judged(
             f"{world}: the measured error goes as the curvature to the power {slope:g}",
@@ -355,14 +355,6 @@ def _slope_verdicts(slopes: Group, world: str, slope: float) -> list[Verdict]:
             tolerance=f"{_OVER_COPIES}; geometric mean over H, a tenth",
         ),
     ]
-
-
-def _interval(statistic: Callable[[np.ndarray], float], values: np.ndarray) -> Interval:
-    return bootstrap(check_key(), statistic, values, num_resamples=_RESAMPLES)
-
-
-def _slope_of(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0]) if np.isfinite(y).all() else float("nan")
 
 
 def _unless_at_edge(verdict: Verdict, found: Interval) -> Verdict:

@@ -24,13 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from bayesfilt.compare import Interval, bootstrap
 from bayesfilt.figures import VenueFigure, panels_figure
 from bayesfilt.optimizers import adabayes, adabayes_fixed_point
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.theory import crossover_gradient, fixed_point_variance
-from experiments.contract import Result, Verdict, check_key, judged, with_enough_seeds
+from experiments.contract import Result, Verdict, judged, with_enough_seeds
+from experiments.coordinates import interval_over_seeds
 from experiments.fed_gradients import normal_gradients, settled_learning_rate
+from experiments.logarithms import geometric_mean, power_of
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "SGD turns into Adam at a mean gradient of eta_Adam/eta_SGD, whatever the batch size."
@@ -96,28 +97,28 @@ def check(result: Result) -> list[Verdict]:
         asked: list[tuple[str, Callable[[np.ndarray], float], float, float, str]] = [
             (
                 f"{name}: SGD turns into Adam at the mean gradient eta_Adam/eta_SGD",
-                lambda each, g=gradient: _mean(crossing(g, each) / (eta / eta_sgd)),
+                lambda each, g=gradient: geometric_mean(crossing(g, each) / (eta / eta_sgd)),
                 1.0,
                 _PLACE,
                 "times that gradient",
             ),
             (
                 f"{name}: at the mean gradient eta_Adam/eta_SGD the variance is 0.618 of its prior",
-                lambda each, m=middle: _mean(each[:, m].mean(axis=-1) / eta_sgd),
+                lambda each, m=middle: geometric_mean(each[:, m].mean(axis=-1) / eta_sgd),
                 SHARE,
                 _SHARE,
                 "of the prior",
             ),
             (
                 f"{name}: 30 times below the crossover the step is SGD's",
-                lambda each: _mean(each[:, 0].mean(axis=-1) / eta_sgd),
+                lambda each: geometric_mean(each[:, 0].mean(axis=-1) / eta_sgd),
                 1.0,
                 _QUIET,
                 "times eta_SGD",
             ),
             (
                 f"{name}: 30 times above the crossover the step is Adam's",
-                lambda each, g=gradient: _mean(each[:, -1].mean(axis=-1) * g[:, -1] / eta),
+                lambda each, g=gradient: geometric_mean(each[:, -1].mean(axis=-1) * g[:, -1] / eta),
                 1.0,
                 _PLACE,
                 "times eta_Adam over the gradient",
@@ -233,7 +234,7 @@ def _settled(
 
 
 def _slope(batch: np.ndarray, gradient: np.ndarray) -> Callable[[np.ndarray], float]:
-    return lambda rate: float(np.polyfit(np.log(batch), np.log(crossing(gradient, rate)), 1)[0])
+    return lambda rate: power_of(batch, crossing(gradient, rate))
 
 
 def _judged(
@@ -246,22 +247,13 @@ def _judged(
 ) -> Verdict:
     return judged(
         claim,
-        _interval(statistic, rate),
+        interval_over_seeds(statistic, rate),
         low=due - room,
         high=due + room,
         tolerance="90 % bootstrap over seeds; the room is the filter's departure from its first"
         " order at the loudest gradient",
         unit=unit,
     )
-
-
-def _mean(values: np.ndarray) -> float:
-    """Geometric mean over batch sizes."""
-    return float(np.exp(np.log(values).mean()))
-
-
-def _interval(statistic: Callable[[np.ndarray], float], values: np.ndarray) -> Interval:
-    return bootstrap(check_key(), statistic, values, num_resamples=200)
 
 
 def _places(name: str, group: Group) -> Series:

@@ -17,8 +17,6 @@ Cost of PAPER: 13,000 fed steps, 294 runs of the MLP of 1,200 steps: a minute or
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,18 +24,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from bayesfilt.compare import Interval, bootstrap, median_over_seeds
+from bayesfilt.compare import median_over_seeds
 from bayesfilt.figures import VenueFigure, panels_figure
-from bayesfilt.optimizers import adabayes, adabayes_fixed_point, posterior_variance
+from bayesfilt.optimizers import adabayes, adabayes_fixed_point
 from bayesfilt.records import Group, Record, variable
-from bayesfilt.simulate import StepView
-from bayesfilt.tasks import Task, make_task
 from bayesfilt.theory import transient_from_zero, transient_variance
-from experiments.contract import Result, Verdict, check_key, judged, not_judged, with_enough_seeds
+from experiments.contract import Result, Verdict, judged, not_judged, with_enough_seeds
+from experiments.coordinates import interval_over_seeds
 from experiments.fed_gradients import learning_rates, normal_gradients
 from experiments.grids import seeds_from
-from experiments.many_runs import Numbers, train_many
+from experiments.logarithms import geometric_mean, power_of
 from experiments.panels import Panel, Series, panels_group
+from experiments.scheduled_filters import train_variants
 
 CLAIM = "The filter warms up and cools down by itself, at the pace of its own gradients."
 SETTLES = ("P6", "P7", "2.5", "1.5")
@@ -57,8 +55,6 @@ _SHAPE = 0.05  # root mean square of log(measured/law): gains are up to 0.1
 _POWER = 0.15  # the scaling holds for long schedules only
 _LOSS = 0.05  # of a log loss: less is no reason to choose an optimizer
 _AHEAD = 1.5  # times the fixed point's steps: then the filter is behind its schedule
-_EPS_ROOT = 1e-12  # of the summed mean square
-_TINY = 1e-30  # of a variance, so that it has a logarithm
 _LONG = 30.0  # memories, from which a schedule counts as long
 
 
@@ -94,7 +90,7 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
     groups = {
         "starts": _starts(config, fed_key),
         "annealed": _annealed(config, fed_key),
-        "networks": _networks(config, seeds),
+        "networks": train_variants(config, seeds),
     }
     return Record(groups=groups, attributes={"config": dataclasses.asdict(config)})
 
@@ -237,106 +233,6 @@ def _averaged(
     return np.asarray(fed(key, num_steps))
 
 
-def _networks(config: Config, seeds: Sequence[int]) -> Group:
-    """Losses and last variances; one compiled program, all that differs is traced."""
-    task = make_task("digits-mlp", batch_size=32, dtype="float32", subset=300, label_noise=0.2)
-    scales = np.geomspace(*config.drift_scales)
-    shape = (len(_VARIANTS), len(scales), len(seeds))
-    kinds = list(_VARIANTS.values())
-    priors = [config.eta_sgd / task.batch_size if kind.prior else np.inf for kind in kinds]
-    runs = train_many(
-        task,
-        functools.partial(_recipe, config, task.batch_size),
-        {
-            "drift_scale": np.tile(scales, len(kinds)).astype(np.float32),
-            "prior": np.repeat(priors, len(scales)).astype(np.float32),
-            "schedule": np.repeat([kind.schedule for kind in kinds], len(scales)),
-            "settled": np.repeat([kind.settled for kind in kinds], len(scales)),
-        },
-        seeds,
-        config.steps,
-        probes={"variance": _typical_variance},
-    )
-    cells = ("optimizer", "drift_scale", "seed")
-    found = {loss: runs.final[loss].reshape(shape) for loss in ("training_loss", "test_loss")}
-    last = runs.records["variance"][..., -1].reshape(shape)
-    return {
-        "optimizer": variable("optimizer", list(_VARIANTS)),
-        "drift_scale": variable("drift_scale", scales, units="weight"),
-        **{loss: variable(cells, values, units="nats") for loss, values in found.items()},
-        "last_variance": variable(cells, last, units="weight², geometric mean"),
-    }
-
-
-_CONSTANT, _COSINE, _WARMED = 0, 1, 2
-
-
-class _Variant(NamedTuple):
-    """What is trained; without a prior the filter starts certain, and its fixed point is Adam."""
-
-    settled: bool  # the fixed point, not the recursion
-    schedule: int
-    prior: bool
-
-
-_VARIANTS = {
-    "adabayes, cosine": _Variant(False, _COSINE, True),
-    "adabayes, constant": _Variant(False, _CONSTANT, True),
-    "adabayes, cold start": _Variant(False, _CONSTANT, False),
-    "fixed point, cosine": _Variant(True, _COSINE, True),
-    "fixed point, constant": _Variant(True, _CONSTANT, True),
-    "adam": _Variant(True, _CONSTANT, False),
-    "adam, linear warm-up": _Variant(True, _WARMED, False),
-}
-
-
-class _Either(NamedTuple):
-    """States of both optimizers, of which one takes the steps."""
-
-    settled: Array
-    recursive: Any
-    fixed: Any
-
-
-def _recipe(config: Config, batch_size: int, numbers: Numbers) -> optax.GradientTransformation:
-    """The optimizer of a setting, without decay: both are advanced, and one is listened to."""
-    cosine = optax.cosine_decay_schedule(1.0, config.steps)
-    warmed = optax.linear_schedule(1 / config.warm_up, 1.0, config.warm_up - 1)
-
-    def drift_scale(step: Array) -> Array:
-        factors = jnp.stack([jnp.ones(()), jnp.asarray(cosine(step)), jnp.asarray(warmed(step))])
-        return numbers["drift_scale"] * factors[numbers["schedule"]]
-
-    plain = {"batch_size": batch_size, "weight_decay": 0.0}
-    recursive = adabayes(drift_scale, numbers["prior"], **plain)
-    # Adam's epsilon, inside the root: dead inputs have no gradient at all.
-    fixed = adabayes_fixed_point(drift_scale, numbers["prior"], eps_root=_EPS_ROOT, **plain)
-
-    def init(params: Any) -> _Either:
-        return _Either(numbers["settled"], recursive.init(params), fixed.init(params))
-
-    def update(updates: Any, state: _Either, params: Any = None) -> tuple[Any, _Either]:
-        first, one = recursive.update(updates, state.recursive, params)
-        second, other = fixed.update(updates, state.fixed, params)
-        return _chosen(state.settled, second, first), _Either(state.settled, one, other)
-
-    return optax.GradientTransformation(init, update)
-
-
-def _chosen(settled: Array, yes: Any, no: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(settled, a, b), yes, no)
-
-
-def _typical_variance(task: Task, view: StepView) -> Float[Array, ""]:
-    """Geometric mean over all weights of a variance that is not 0."""
-    del task
-    state = view.opt_state
-    both = (posterior_variance(each) for each in (state.fixed, state.recursive))
-    leaves = jax.tree.leaves(_chosen(state.settled, *both))
-    logs = jnp.concatenate([jnp.log(jnp.maximum(leaf, _TINY)).ravel() for leaf in leaves])
-    return jnp.exp(logs.mean())
-
-
 def _start_verdicts(result: Result) -> list[Verdict]:
     group, eta = result.groups["starts"], result.attributes["config"]["drift_scale"]
     precision, verdicts = group["precision"].values, []
@@ -345,10 +241,10 @@ def _start_verdicts(result: Result) -> list[Verdict]:
         rates, law = group["learning_rate"].values[place], group["law"].values[place]
 
         def scaled(each: np.ndarray, start: str = start) -> float:
-            return _geometric(half_times(each.mean(axis=-1), start) / memory)
+            return geometric_mean(half_times(each.mean(axis=-1), start) / memory)
 
         def power(each: np.ndarray, start: str = start) -> float:
-            return _slope(precision, half_times(each.mean(axis=-1), start))
+            return power_of(precision, half_times(each.mean(axis=-1), start))
 
         def shape(each: np.ndarray, law: np.ndarray = law) -> float:
             gap = np.log(each.mean(axis=-1)[4:] / law[4:])  # one square is no precision
@@ -358,20 +254,20 @@ def _start_verdicts(result: Result) -> list[Verdict]:
         verdicts += [
             judged(
                 f"{start}: {word} the settled rate is reached in 0.549/(eta sqrt h) steps",
-                _interval(scaled, rates),
+                interval_over_seeds(scaled, rates),
                 low=HALF_RISE - _TIME,
                 high=HALF_RISE + _TIME,
                 unit="memories",
             ),
             judged(
                 f"{start}: the time to {word} the settled rate goes as h to the power -1/2",
-                _interval(power, rates),
+                interval_over_seeds(power, rates),
                 low=-0.5 - _TIME,
                 high=-0.5 + _TIME,
             ),
             judged(
                 f"{start}: the learning rate follows its closed form at every step",
-                _interval(shape, rates),
+                interval_over_seeds(shape, rates),
                 high=_SHAPE,
                 unit="root mean square of log(measured/law)",
             ),
@@ -391,21 +287,21 @@ def _lag_verdicts(result: Result) -> list[Verdict]:
             judged(
                 f"{schedule}: AdaBayes takes larger steps in the last 1/(eta sqrt h) than its fixed"
                 " point",
-                _interval(lambda each: float(each.mean(axis=-1).min()), factor),
+                interval_over_seeds(lambda each: float(each.mean(axis=-1).min()), factor),
                 low=1.0,
                 unit="times the fixed point's, least over h",
             ),
             judged(
                 f"{schedule}: that factor goes as the length in memories to the power {power:.3g}",
-                _interval(
-                    lambda each, memories=memories: _slope(memories, each.mean(axis=-1)), factor
+                interval_over_seeds(
+                    lambda each, memories=memories: power_of(memories, each.mean(axis=-1)), factor
                 ),
                 low=power - _POWER,
                 high=power + _POWER,
             ),
             judged(
                 f"{schedule}: the lag is confined to about the last 1/(eta sqrt h) steps",
-                _interval(lambda each: float(np.median(each.mean(axis=-1))), behind),
+                interval_over_seeds(lambda each: float(np.median(each.mean(axis=-1))), behind),
                 high=2.0,
                 unit=f"memories with steps above {_AHEAD:g} times the fixed point's",
             ),
@@ -418,7 +314,7 @@ def _network_verdicts(group: Group) -> list[Verdict]:
 
     def ratio(first: str, second: str, loss: str, claim: str, high: float, low: float) -> Verdict:
         pair = np.stack([group[loss].values[names.index(each)] for each in (first, second)])
-        found = _interval(lambda each: _best(each[0])[0] - _best(each[1])[0], pair)
+        found = interval_over_seeds(lambda each: _best(each[0])[0] - _best(each[1])[0], pair)
         made = judged(claim, found, low=low, high=high, unit="log ratio of best median losses")
         if any(_best(each)[1] for each in pair):
             return not_judged(made, "where the best drift scale is at the edge of its grid")
@@ -431,7 +327,7 @@ def _network_verdicts(group: Group) -> list[Verdict]:
     verdicts = [
         judged(
             "digits-mlp, cosine: AdaBayes' last steps are larger than its fixed point's",
-            _interval(lambda each: float(np.median(each[0] / each[1])), pair),
+            interval_over_seeds(lambda each: float(np.median(each[0] / each[1])), pair),
             low=1.0,
             unit="times, median over weights, drift scales and seeds",
         )
@@ -477,21 +373,6 @@ def _best(losses: Float[np.ndarray, "scales seeds"]) -> tuple[float, bool]:
     lowest = medians[place]
     known = np.isfinite(lowest) and lowest > 0
     return (float(np.log(lowest)) if known else float("nan")), place in (0, len(medians) - 1)
-
-
-def _interval(statistic: Callable[[np.ndarray], float], values: np.ndarray) -> Interval:
-    return bootstrap(check_key(), statistic, values, num_resamples=200)
-
-
-def _slope(x: np.ndarray, y: np.ndarray) -> float:
-    known = np.isfinite(y) & (y > 0)
-    return (
-        float(np.polyfit(np.log(x[known]), np.log(y[known]), 1)[0]) if known.sum() > 1 else np.nan
-    )
-
-
-def _geometric(values: np.ndarray) -> float:
-    return float(np.exp(np.log(values).mean()))
 
 
 def _with_range(name: str, x: np.ndarray, values: np.ndarray) -> Series:

@@ -23,16 +23,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from bayesfilt.compare import Interval, bootstrap, choose_weights, summed_gradient
+from bayesfilt.compare import choose_weights, summed_gradient
 from bayesfilt.figures import VenueFigure, panels_figure
 from bayesfilt.optimizers import adabayes, adabayes_fixed_point
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.tasks import make_task
 from bayesfilt.theory import time_constant
-from experiments.contract import Result, Verdict, check_key, judged, with_enough_seeds
-from experiments.coordinates import AdamW
+from experiments.contract import Result, Verdict, judged, with_enough_seeds
+from experiments.coordinates import AdamW, interval_over_seeds
 from experiments.fed_gradients import learning_rates, normal_gradients
 from experiments.grids import seeds_from
+from experiments.logarithms import geometric_mean, power_of
 from experiments.many_runs import Numbers, train_many
 from experiments.panels import Panel, Series, panels_group
 
@@ -98,35 +99,35 @@ def check(result: Result) -> list[Verdict]:
     asked: list[tuple[str, Callable[[np.ndarray], float], np.ndarray, float, float]] = [
         (
             "AdaBayes forgets a loud gradient by the share 2 eta sqrt h per step",
-            lambda each: _geometric(each.mean(axis=-1) / due),
+            lambda each: geometric_mean(each.mean(axis=-1) / due),
             rate[0],
             1 - _RATE,
             1 + _RATE,
         ),
         (
             "AdaBayes' forgetting goes as the square root of the weight's own precision",
-            lambda each: _slope(precision, each.mean(axis=-1)),
+            lambda each: power_of(precision, each.mean(axis=-1)),
             rate[0],
             0.5 - _POWER,
             0.5 + _POWER,
         ),
         (
             "the fixed point forgets a loud gradient by the share 1 - b2 per step",
-            lambda each: _geometric(each.mean(axis=-1) / memory),
+            lambda each: geometric_mean(each.mean(axis=-1) / memory),
             rate[1],
             1 - _RATE,
             1 + _RATE,
         ),
         (
             "the fixed point's forgetting is the same for all weights",
-            lambda each: _slope(precision, each.mean(axis=-1)),
+            lambda each: power_of(precision, each.mean(axis=-1)),
             rate[1],
             -_POWER,
             _POWER,
         ),
         (
             "the noise of AdaBayes' variance goes as the precision to the power 1/4",
-            lambda each: _slope(precision, each.mean(axis=-1)),
+            lambda each: power_of(precision, each.mean(axis=-1)),
             noise[0],
             0.25 - _NOISE_POWER,
             0.25 + _NOISE_POWER,
@@ -140,7 +141,8 @@ def check(result: Result) -> list[Verdict]:
         ),
     ]
     verdicts = [
-        judged(claim, _interval(of, x), low=low, high=high) for claim, of, x, low, high in asked
+        judged(claim, interval_over_seeds(of, x), low=low, high=high)
+        for claim, of, x, low, high in asked
     ]
     return [
         *with_enough_seeds(verdicts, config["fed_seeds"]),
@@ -314,7 +316,7 @@ def _network_verdicts(result: Result) -> list[Verdict]:
         judged(
             f"digits-mlp: the variance of {word} weights is {than} under AdaBayes than under its"
             " fixed point",
-            _interval(lambda each, loud=loud: typical(each, loud), both),
+            interval_over_seeds(lambda each, loud=loud: typical(each, loud), both),
             **band,
             unit="times the noise of the fixed point's, median over weights",
         )
@@ -323,18 +325,6 @@ def _network_verdicts(result: Result) -> list[Verdict]:
             ("quiet", False, "smoother", {"high": 1.0}),
         )
     ]
-
-
-def _interval(statistic: Callable[[np.ndarray], float], values: np.ndarray) -> Interval:
-    return bootstrap(check_key(), statistic, values, num_resamples=200)
-
-
-def _slope(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
-
-
-def _geometric(values: np.ndarray) -> float:
-    return float(np.exp(np.log(values).mean()))
 
 
 def _line(name: str, x: np.ndarray, values: Float[np.ndarray, "precisions seeds"]) -> Series:

@@ -25,8 +25,6 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from bayesfilt.compare import (
-    Interval,
-    bootstrap,
     choose_weights,
     chosen_posterior_variance,
     summed_gradient,
@@ -36,9 +34,11 @@ from bayesfilt.optimizers import adabayes, adabayes_fixed_point
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.tasks import make_task
 from bayesfilt.theory import time_constant, transient_variance
-from experiments.contract import Result, Verdict, check_key, judged, with_enough_seeds
+from experiments.contract import Result, Verdict, judged, with_enough_seeds
+from experiments.coordinates import interval_over_seeds
 from experiments.fed_gradients import learning_rates, normal_gradients
 from experiments.grids import seeds_from
+from experiments.logarithms import geometric_mean, power_of
 from experiments.many_runs import Numbers, train_many
 from experiments.panels import Panel, Series, panels_group
 
@@ -105,21 +105,21 @@ def check(result: Result) -> list[Verdict]:
     asked: list[tuple[str, Callable[[np.ndarray], float], np.ndarray, float, float]] = [
         (
             "small jump: AdaBayes' learning rate relaxes in 1/(2 eta sqrt h) steps",
-            lambda each: _geometric(times(each) / constant),
+            lambda each: geometric_mean(times(each) / constant),
             rate[0, 0],
             1 - _TIME,
             1 + _TIME,
         ),
         (
             "large jump: AdaBayes' learning rate relaxes in 1.42/(2 eta sqrt h) steps, as tanh",
-            lambda each: _geometric(times(each) / constant),
+            lambda each: geometric_mean(times(each) / constant),
             rate[0, 1],
             (1 - _TIME) * group["large_time"].values.item(),
             (1 + _TIME) * group["large_time"].values.item(),
         ),
         (
             "large jump: the time goes as the weight's own precision to the power -1/2",
-            lambda each: _slope(precision, times(each)),
+            lambda each: power_of(precision, times(each)),
             rate[0, 1],
             -0.5 - _POWER,
             -0.5 + _POWER,
@@ -139,7 +139,10 @@ def check(result: Result) -> list[Verdict]:
             0.1,
         ),
     ]
-    fed = [judged(claim, _interval(of, x), low=low, high=high) for claim, of, x, low, high in asked]
+    fed = [
+        judged(claim, interval_over_seeds(of, x), low=low, high=high)
+        for claim, of, x, low, high in asked
+    ]
     return [
         *with_enough_seeds(fed, config["fed_seeds"]),
         *with_enough_seeds(_network_verdicts(result.groups["network"]), config["seeds"]),
@@ -321,40 +324,28 @@ def _network_verdicts(group: Group) -> list[Verdict]:
 
     def power(each: np.ndarray) -> float:
         known = np.isfinite(each).all(axis=0)
-        return _slope(each[1][known], each[0][known]) if known.sum() > 2 else float("nan")
+        return power_of(each[1][known], each[0][known]) if known.sum() > 2 else float("nan")
 
     def factor(each: np.ndarray) -> float:
         known = np.isfinite(each).all(axis=0)
-        return _geometric(each[0][known] / each[1][known]) if known.any() else float("nan")
+        return geometric_mean(each[0][known] / each[1][known]) if known.any() else float("nan")
 
     return [
         judged(
             "digits-mlp: after a restart weights relax in the time of their own gradients",
-            _interval(factor, both),
+            interval_over_seeds(factor, both),
             low=1 / _NETWORK_TIME,
             high=_NETWORK_TIME,
             unit="times 0.745/(eta sqrt h)",
         ),
         judged(
             "digits-mlp: that time goes as 1/(eta sqrt h) from bin to bin",
-            _interval(power, both),
+            interval_over_seeds(power, both),
             low=1 - 2 * _NETWORK_POWER,
             high=1 + 2 * _NETWORK_POWER,
             unit="power of the predicted time",
         ),
     ]
-
-
-def _interval(statistic: Callable[[np.ndarray], float], values: np.ndarray) -> Interval:
-    return bootstrap(check_key(), statistic, values, num_resamples=200)
-
-
-def _slope(x: np.ndarray, y: np.ndarray) -> float:
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
-
-
-def _geometric(values: np.ndarray) -> float:
-    return float(np.exp(np.log(values).mean()))
 
 
 def _range(name: str, x: np.ndarray, values: Float[np.ndarray, "places seeds"]) -> Series:
