@@ -114,7 +114,7 @@ def _recipe(config: Schedules, batch_size: int, numbers: Numbers) -> optax.Gradi
     cosine = optax.cosine_decay_schedule(1.0, config.steps)
     warmed = optax.linear_schedule(1 / config.warm_up, 1.0, config.warm_up - 1)
 
-    def drift_scale(step: Array) -> Array:
+    def drift_scale(step: Any) -> Array:
         factors = jnp.stack([jnp.ones(()), jnp.asarray(cosine(step)), jnp.asarray(warmed(step))])
         return numbers["drift_scale"] * factors[numbers["schedule"]]
 
@@ -126,7 +126,7 @@ def _recipe(config: Schedules, batch_size: int, numbers: Numbers) -> optax.Gradi
     def init(params: Any) -> _Either:
         return _Either(numbers["settled"], recursive.init(params), fixed.init(params))
 
-    def update(updates: Any, state: _Either, params: Any = None) -> tuple[Any, _Either]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, _Either]:
         first, one = recursive.update(updates, state.recursive, params)
         second, other = fixed.update(updates, state.fixed, params)
         return _chosen(state.settled, second, first), _Either(state.settled, one, other)
