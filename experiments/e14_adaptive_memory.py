@@ -274,7 +274,7 @@ def _network(config: Config, key: PRNGKeyArray) -> Group:
     runs = train_many(
         task,
         optimizer_of,
-        {"learning_rate": [config.network_rate]},
+        {"learning_rate": np.array([config.network_rate], np.float32)},
         seeds,
         config.network_steps,
         probes={"gradient": summed_gradient(chosen)},
