@@ -10,7 +10,8 @@ Limits: the fixed point's memory is b2 by construction. On the network both opti
 gradients that AdamW left behind; those have heavy tails and are no stationary noise, so that only
 which of the two is noisier is judged; the course of log p is freed of its line over the window. The
 quietest weights have not settled when the window begins and are left out: in a first version, where
-that was after 1,500 steps, it alone made quiet weights look noisier.
+that was after 1,500 steps, quiet weights looked noisier. A slow change of h, or a start that is not
+forgotten, can still make them look so: a "no" for quiet weights may be about the run, not the law.
 Cost of PAPER: 30,000 fed steps; 5 runs of the MLP of 8,000 steps; half a minute.
 """
 
