@@ -55,6 +55,7 @@ _SHAPE = 0.05  # root mean square of log(measured/law): gains are up to 0.1
 _POWER = 0.15  # the scaling holds for long schedules only
 _LOSS = 0.05  # of a log loss: less is no reason to choose an optimizer
 _AHEAD = 1.5  # times the fixed point's steps: then the filter is behind its schedule
+_DRAWN = ("adabayes, cosine", "fixed point, cosine", "adabayes, cold start", "adam")
 _LONG = 30.0  # memories, from which a schedule counts as long
 
 
@@ -114,14 +115,13 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     for place, schedule in enumerate(POWERS):
         values = annealed["last_factor"].values[place]
         lag.append(_with_range(schedule, annealed["memories"].values, values))
-    panels.append(
-        Panel("Annealing lag", "length of schedule (memories)", "last steps over fixed point", lag)
-    )
+    panels.append(Panel("Annealing lag", "schedule (memories)", "last steps over fixed point", lag))
     networks = result.groups["networks"]
     for loss in ("training_loss", "test_loss"):
         lines = [
             _with_range(name, networks["drift_scale"].values, networks[loss].values[place])
             for place, name in enumerate(networks["optimizer"].values.tolist())
+            if name in _DRAWN
         ]
         panels.append(
             Panel(loss.replace("_", " ").capitalize(), "drift scale (weight)", "loss (nats)", lines)
