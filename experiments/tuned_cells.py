@@ -56,9 +56,13 @@ def cells_group(settings: Mapping[str, np.ndarray], found: Mapping[str, Cells]) 
 
 def over_seeds(statistic: Callable[..., float], *values: np.ndarray) -> Interval:
     """A number of arrays that share their seeds, last axis, with its 90 % paired bootstrap."""
+    return Interval(float(statistic(*values)), *percentiles(resampled(statistic, *values), 0.9))
+
+
+def resampled(statistic: Callable[..., float], *values: np.ndarray) -> np.ndarray:
+    """The number in every resample of the seeds, which all arrays share."""
     draws = resampled_seeds(check_key(), values[0].shape[-1], _RESAMPLES)
-    found = np.array([statistic(*(each[..., draw] for each in values)) for draw in draws])
-    return Interval(float(statistic(*values)), *percentiles(found, 0.9))
+    return np.array([statistic(*(each[..., draw] for each in values)) for draw in draws])
 
 
 def log_best(values: Cells) -> float:
@@ -88,9 +92,7 @@ def cell_gaps(first: Cells, second: Cells) -> Float[np.ndarray, " cells"]:
 def best_at_edge(values: Cells, *axes: np.ndarray) -> bool:
     """Whether the best cell has the lowest or highest number of an axis; one number is no axis."""
     best = best_cell_of(values)
-    return any(
-        axis[best] in (axis.min(), axis.max()) for axis in axes if axis.min() < axis.max()
-    )
+    return any(axis[best] in (axis.min(), axis.max()) for axis in axes if axis.min() < axis.max())
 
 
 def lower_best(
