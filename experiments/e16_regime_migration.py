@@ -1,0 +1,317 @@
+"""Do weights migrate from Adam's regime to SGD's as training goes on?
+
+Claim: gradients shrink during training, so that weight after weight falls below the crossover and
+the filter ends as SGD; with a decay that is tied to the prior nearly every weight stays with Adam.
+Source: Aitchison (2020), "Adam early, SGD late"; P4, and section 2.10 for the tied decay.
+Refuted by: a fraction of weights in Adam's regime, B sqrt(v) sigma^2/eta > 1, that does not fall
+(released settings) or falls below 0.95 (tied).
+The released settings are lr 1e-3 and lr_sgd 0.1 beside mean-loss gradients, sigma^2 = 0.1/B: the
+crossover is an RMS mean-loss gradient of 0.01 at any batch size. Decay 5e-5 per step, as released.
+Rates are constant: the released schedule multiplies both and leaves the crossover alone. Tied
+means sigma^2 = lr/(2 wd), wd = 0.01, PyTorch's default; 0.1 is drawn as well. Weights that never
+had a gradient (behind border pixels that are always 0, dead units) say nothing of migration and are
+left out. Whether a gradient falls is the premise, and judged by itself: with wrong labels to
+learn by heart it need not.
+Cost of PAPER: 40 runs of 3000 steps, about 30 s of CPU time.
+"""
+
+import dataclasses
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+from bayesfilt.compare import layers_of, median_over_seeds
+from bayesfilt.compare.layers import flat, sums_by_layer
+from bayesfilt.custom_types import Params
+from bayesfilt.figures import VenueFigure, panels_figure
+from bayesfilt.optimizers.aliases import adabayes, adabayes_fixed_point
+from bayesfilt.optimizers.belief_report import filter_state, only_state, posterior_variance
+from bayesfilt.optimizers.moments import running_mean
+from bayesfilt.records import Group, Record, variable
+from bayesfilt.simulate import StepView
+from bayesfilt.tasks import Task
+from bayesfilt.theory import crossover_gradient
+from experiments.contract import Result, Verdict, judged, with_enough_seeds
+from experiments.coordinates import task_of
+from experiments.grids import Problem, seeds_from
+from experiments.many_runs import ManyRuns, Numbers, train_many
+from experiments.panels import Panel, Series, panels_group
+from experiments.tuned_cells import medians_with_intervals, over_seeds
+
+CLAIM = "Weights migrate from Adam's regime to SGD's as their gradients shrink."
+SETTLES = ("P4",)
+CAPTION = (
+    "Fraction of the weights with gradients that are in Adam's regime during training, all layers"
+    " together and by layer, medians and 90 % intervals over seeds; and RMS mean-loss gradients of"
+    " all weights at four moments, as a fraction in each quarter of a decade, the crossover as an upright line."
+)
+
+RELEASED, RECURSION = "released, fixed point", "released, recursive"
+# 2/(1 + sqrt 5): at the crossover the fixed point's variance is this fraction of sigma^2.
+AT_CROSSOVER = 2 / (1 + 5**0.5)
+EDGES = np.linspace(-6, 1, 29)  # of log10 of the RMS mean-loss gradient
+TIED = "tied to wd "
+_LEAST_FALL = 0.1  # of all weights
+_MOMENTS = ("early", "after a third", "after two thirds", "at the end")
+_TIED_STAYS = 0.95  # section 2.10: "nearly every weight"
+_MEMORY = 0.999
+_TOLERANCE = "90 % bootstrap over paired seeds"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every number that can change the result."""
+
+    problems: tuple[Problem, ...]
+    drift_scale: float = 1e-3  # lr of the released code
+    sgd_rate: float = 0.1  # lr_sgd, beside mean-loss gradients
+    shrink: float = 5e-5  # weight_drift, per step
+    tied: tuple[float, ...] = (0.01, 0.1)  # wd of sigma^2 = lr/(2 wd), decay lr wd per step
+    early: float = 0.05  # of the run: gradients are still of their first size
+    records: int = 60
+
+
+PAPER = Config(
+    problems=(
+        Problem(subset=None, label_noise=0.0, num_steps=3_000, num_seeds=5),
+        Problem(num_steps=3_000, num_seeds=5),
+    )
+)
+QUICK = Config(problems=(Problem(num_steps=60, num_seeds=2),), tied=(0.01,))
+
+
+def run(config: Config, key: PRNGKeyArray) -> Result:
+    """Train with each setting and count regimes at every record."""
+    groups = {}
+    for problem in config.problems:
+        seeds = seeds_from(key, problem.num_seeds)
+        groups |= _watched(config, problem, seeds)
+    return Record(groups=groups, attributes={"config": dataclasses.asdict(config)})
+
+
+def check(result: Result) -> list[Verdict]:
+    """The premise, the migration, its mechanism, and the tied decay."""
+    verdicts = []
+    for task, members in itertools.groupby(result.groups.items(), lambda item: _task(item[0])):
+        found = []
+        for name, group in members:
+            found += _judged(task, name.partition("/")[2], group)
+        seeds = result.groups[f"{task}/{RELEASED}"]["loud"].values.shape[0]
+        verdicts += with_enough_seeds(found, seeds)
+    return verdicts
+
+
+def plot(result: Result, venue: str = "neurips") -> VenueFigure:
+    """Fractions in time, by setting and by layer, and gradients at four moments."""
+    panels = []
+    for task in dict.fromkeys(_task(name) for name in result.groups):
+        released = result.groups[f"{task}/{RELEASED}"]
+        settings = [
+            _course(name.partition("/")[2], group, -1)
+            for name, group in result.groups.items()
+            if _task(name) == task
+        ]
+        layers = released["layer"].values.tolist()
+        by_layer = [_course(f"layer {layer}", released, at) for at, layer in enumerate(layers[:-1])]
+        title = {"x_label": "step", "y_label": "fraction with Adam"}
+        panels += [
+            Panel(task, series=settings, x_scale="linear", y_scale="linear", **title),
+            Panel("by layer, as released", series=by_layer, x_scale="linear", y_scale="linear",
+                  **title),
+            _gradient_panel(released),
+        ]  # fmt: skip
+    return panels_figure(panels_group(panels), venue)
+
+
+class WatchedSquares(NamedTuple):
+    """Carried by `watch_squares`: a running mean, not debiased."""
+
+    mean_square_gradient: Params
+
+
+def watch_squares() -> optax.GradientTransformation:
+    """Change nothing, and remember the mean square of mean-loss gradients as Adam does."""
+
+    def init(params):
+        return WatchedSquares(jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates, state, params=None):
+        del params
+        squares = jax.tree.map(jnp.square, updates)
+        return updates, WatchedSquares(running_mean(_MEMORY, state.mean_square_gradient, squares))
+
+    return optax.GradientTransformation(init, update)
+
+
+def regimes(task: Task, view: StepView) -> dict[str, Array]:
+    """Fraction of each layer's live weights in Adam's regime, and a histogram of their gradients.
+
+    A weight is with Adam where its variance is below that of the crossover, which for the fixed
+    point is B sqrt(v) sigma^2/eta > 1, and holds for the recursive filter too.
+    """
+    del task
+    state: Any = filter_state(view.opt_state)
+    variance = flat(posterior_variance(view.opt_state))
+    square = flat(only_state(WatchedSquares, view.opt_state).mean_square_gradient)
+    live = square > 0
+    layers = layers_of(view.params)
+    loud = live & (variance < AT_CROSSOVER * state.stationary_variance)
+    loud_count, live_count = sums_by_layer(layers, jnp.stack([loud, live]).astype(jnp.float32))
+    rms = jnp.sqrt(square / (1 - _MEMORY ** (view.step + 1.0)))
+    place = jnp.searchsorted(jnp.asarray(EDGES[1:-1], rms.dtype), jnp.log10(rms))
+    share = jnp.zeros(len(EDGES) - 1).at[place].add(live.astype(rms.dtype)) / jnp.sum(live)
+    return {
+        "loud": loud_count / live_count,
+        "live": live_count,
+        "gradient": jnp.nanmedian(jnp.where(live, rms, jnp.nan)),
+        "share": share,
+    }
+
+
+def _watched(config: Config, problem: Problem, seeds: tuple[int, ...]) -> dict[str, Group]:
+    """The fixed point at every setting as one program, then the recursion as released."""
+    task, batch, rate = task_of(problem), problem.batch_size, config.drift_scale
+
+    def watching(alias: Any) -> Any:
+        def build(numbers: Numbers) -> optax.GradientTransformation:
+            filtered = alias(
+                rate, numbers["variance"], batch_size=batch, weight_decay=numbers["shrink"]
+            )
+            return optax.chain(watch_squares(), filtered)
+
+        return build
+
+    def train(alias: Any, cells: dict[str, np.ndarray]) -> ManyRuns:
+        return train_many(
+            task,
+            watching(alias),
+            cells,
+            seeds,
+            problem.num_steps,
+            probes={"regimes": regimes},
+            record_every=max(1, problem.num_steps // config.records),
+        )
+
+    released = (config.sgd_rate / batch, config.shrink)
+    tied = [(rate / (2 * decay), rate * decay) for decay in config.tied]
+    variances, shrinks = np.array([released, *tied]).T
+    fixed = train(adabayes_fixed_point, {"variance": variances, "shrink": shrinks})
+    recursive = train(adabayes, {"variance": variances[:1], "shrink": shrinks[:1]})
+    layers = layers_of(task.init_params(jax.random.key(0))).names
+    names = [RELEASED, *(f"{TIED}{decay:g}" for decay in config.tied)]
+    runs = [(name, fixed, place) for place, name in enumerate(names)] + [(RECURSION, recursive, 0)]
+    return {
+        f"{problem.name}/{name}": _group(config, problem, layers, found, place, float(variance))
+        for (name, found, place), variance in zip(runs, [*variances, variances[0]], strict=True)
+    }
+
+
+def _group(
+    config: Config,
+    problem: Problem,
+    layers: tuple[str, ...],
+    runs: ManyRuns,
+    place: int,
+    variance: float,
+) -> Group:
+    seen = {name: values[place] for name, values in runs.records["regimes"].items()}
+    crossover = float(crossover_gradient(config.drift_scale, variance)) / problem.batch_size
+    early = int(np.searchsorted(runs.step, config.early * problem.num_steps))
+    return {
+        "step": variable("step", runs.step, units="steps"),
+        "layer": variable("layer", list(layers)),
+        "loud": variable(("seed", "step", "layer"), seen["loud"], units="1"),
+        "live": variable(("seed", "step", "layer"), seen["live"], units="weights"),
+        "gradient": variable(("seed", "step"), seen["gradient"], units="1/weight"),
+        "share": variable(("seed", "step", "bin"), seen["share"], units="1"),
+        "crossover": variable((), np.array(crossover), units="1/weight"),
+        "early": variable((), np.array(early)),
+    }
+
+
+def _judged(task: str, setting: str, group: Group) -> list[Verdict]:
+    loud = np.moveaxis(group["loud"].values, 0, -1)  # (steps, layers, seeds)
+    early = int(group["early"].values)
+    where = f"{task}, {setting}"
+    if setting.startswith(TIED):
+        if setting != f"{TIED}0.01":
+            return []
+        lowest = over_seeds(lambda drawn: float(median_over_seeds(drawn[early:, -1]).min()), loud)
+        return [
+            judged(
+                f"{where}: more than 95 % of the weights are with Adam throughout",
+                lowest, low=_TIED_STAYS, tolerance=_TOLERANCE,
+            )
+        ]  # fmt: skip
+
+    def change(drawn: np.ndarray) -> np.ndarray:
+        """Of each layer's fraction, all of them last."""
+        return median_over_seeds(drawn[-1] - drawn[early])
+
+    premise = []
+    if setting == RELEASED:
+        gradient = np.log(group["gradient"].values.T)
+        premise = [
+            judged(
+                f"{where}: the RMS gradient of the median weight is smaller at the end than early",
+                over_seeds(
+                    lambda drawn: float(median_over_seeds(drawn[-1] - drawn[early])), gradient
+                ),
+                high=0.0, tolerance=_TOLERANCE, unit="(log ratio)",
+            )
+        ]  # fmt: skip
+    return premise + [
+        judged(
+            f"{where}: the fraction of weights with Adam falls by more than a tenth from early to"
+            " the end",
+            over_seeds(lambda drawn: float(change(drawn)[-1]), loud),
+            high=-_LEAST_FALL,
+            tolerance=f"{_TOLERANCE}; fewer weights would be no migration",
+        ),
+        judged(
+            f"{where}: in every layer the fraction of weights with Adam falls",
+            over_seeds(lambda drawn: float(change(drawn)[:-1].max()), loud),
+            high=0.0,
+            tolerance=f"{_TOLERANCE}; of the layer in which it falls least",
+        ),
+        judged(
+            f"{where}: most weights are with SGD at the end",
+            over_seeds(lambda drawn: float(median_over_seeds(drawn[-1, -1])), loud),
+            high=0.5,
+            unit="of the weights with Adam",
+            tolerance=_TOLERANCE,
+        ),
+    ]
+
+
+def _task(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _course(label: str, group: Group, layer: int) -> Series:
+    loud = np.moveaxis(group["loud"].values[..., layer], 0, -1)
+    return Series(label, group["step"].values, *medians_with_intervals(loud))
+
+
+def _gradient_panel(group: Group) -> Panel:
+    """Distribution of RMS gradients at four moments, mean over seeds."""
+    middles = 10 ** (0.5 * (EDGES[1:] + EDGES[:-1]))
+    share, step = group["share"].values.mean(axis=0), group["step"].values
+    early, last = int(group["early"].values), len(step) - 1
+    places = np.unique(np.linspace(early, last, 4).round().astype(int))
+    series = [Series(_MOMENTS[turn], middles, share[place]) for turn, place in enumerate(places)]
+    crossover = float(group["crossover"].values)
+    series.append(Series("crossover", [crossover] * 2, [0.0, float(share.max())], kind="law"))
+    return Panel(
+        "gradients, as released",
+        "RMS mean-loss gradient",
+        "fraction of weights",
+        series,
+        x_scale="log",
+        y_scale="linear",
+    )
