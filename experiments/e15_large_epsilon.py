@@ -124,7 +124,7 @@ def check(result: Result) -> list[Verdict]:
             measured=f"the fixed point's over Adam's from {lowest:.4g} to {highest:.4g}",
             expected=f"1 to {LARGEST_RATIO:g}",
             tolerance="1e-5, rounding; algebra, so only a control",
-            holds=1 - 1e-5 <= lowest and highest <= LARGEST_RATIO + 1e-5,
+            holds=lowest >= 1 - 1e-5 and highest <= LARGEST_RATIO + 1e-5,
         )
     ]
     for task in _tasks(result):

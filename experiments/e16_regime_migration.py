@@ -48,7 +48,8 @@ SETTLES = ("P4",)
 CAPTION = (
     "Fraction of the weights with gradients that are in Adam's regime during training, all layers"
     " together and by layer, medians and 90 % intervals over seeds; and RMS mean-loss gradients of"
-    " all weights at four moments, as a fraction in each quarter of a decade, the crossover as an upright line."
+    " all weights at four moments, as a fraction in each quarter of a decade, the crossover as an"
+    " upright line."
 )
 
 RELEASED, RECURSION = "released, fixed point", "released, recursive"
