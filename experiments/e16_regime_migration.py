@@ -8,7 +8,8 @@ Refuted by: a fraction of weights in Adam's regime, B sqrt(v) sigma^2/eta > 1, t
 The released settings are lr 1e-3 and lr_sgd 0.1 beside mean-loss gradients, sigma^2 = 0.1/B: the
 crossover is an RMS mean-loss gradient of 0.01 at any batch size. Decay 5e-5 per step, as released.
 Rates are constant: the released schedule multiplies both and leaves the crossover alone. Tied
-means sigma^2 = lr/(2 wd), wd = 0.01, PyTorch's default; 0.1 is drawn as well. Weights that never
+means sigma^2 = lr/(2 wd), wd = 0.01, PyTorch's default; 0.1 is drawn as well. A recursive filter
+takes Adam's steps only when its variance, which starts at sigma^2, has followed. Weights that never
 had a gradient (behind border pixels that are always 0, dead units) say nothing of migration and are
 left out. Whether a gradient falls is the premise, and judged by itself: with wrong labels to
 learn by heart it need not.
@@ -47,7 +48,8 @@ CLAIM = "Weights migrate from Adam's regime to SGD's as their gradients shrink."
 SETTLES = ("P4",)
 CAPTION = (
     "Fraction of the weights with gradients that are in Adam's regime during training, all layers"
-    " together and by layer, medians and 90 % intervals over seeds; and RMS mean-loss gradients of"
+    " together and by layer, medians and 90 % intervals over seeds (by its steps: whose variance is"
+    " below that of the crossover); and RMS mean-loss gradients of"
     " all weights at four moments, as a fraction in each quarter of a decade, the crossover as an"
     " upright line."
 )
@@ -117,9 +119,11 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
             for name, group in result.groups.items()
             if _task(name) == task
         ]
+        recursive = result.groups[f"{task}/{RECURSION}"]
+        settings.append(_course("recursive, by its steps", recursive, -1, "small_steps"))
         layers = released["layer"].values.tolist()
         by_layer = [_course(f"layer {layer}", released, at) for at, layer in enumerate(layers[:-1])]
-        title = {"x_label": "step", "y_label": "fraction with Adam"}
+        title = {"x_label": "step", "y_label": "fraction in Adam's regime"}
         panels += [
             Panel(task, series=settings, x_scale="linear", y_scale="linear", **title),
             Panel("by layer, as released", series=by_layer, x_scale="linear", y_scale="linear",
@@ -152,23 +156,26 @@ def watch_squares() -> optax.GradientTransformation:
 def regimes(task: Task, view: StepView) -> dict[str, Array]:
     """Fraction of each layer's live weights in Adam's regime, and a histogram of their gradients.
 
-    A weight is with Adam where its variance is below that of the crossover, which for the fixed
-    point is B sqrt(v) sigma^2/eta > 1, and holds for the recursive filter too.
+    A weight is in Adam's regime where B sqrt(v) sigma^2/eta > 1, with Adam's own v; and it takes
+    smaller steps than SGD where its variance is below that of the crossover, which for the fixed
+    point is the same, and for the recursive filter comes later.
     """
-    del task
     state: Any = filter_state(view.opt_state)
     variance = flat(posterior_variance(view.opt_state))
     square = flat(only_state(WatchedSquares, view.opt_state).mean_square_gradient)
     live = square > 0
     layers = layers_of(view.params)
-    loud = live & (variance < AT_CROSSOVER * state.stationary_variance)
-    loud_count, live_count = sums_by_layer(layers, jnp.stack([loud, live]).astype(jnp.float32))
     rms = jnp.sqrt(square / (1 - _MEMORY ** (view.step + 1.0)))
+    bound = crossover_gradient(state.drift_scale, state.stationary_variance) / task.batch_size
+    small = variance < AT_CROSSOVER * state.stationary_variance
+    counted = jnp.stack([live & (rms > bound), live & small, live]).astype(jnp.float32)
+    loud, steps, every = sums_by_layer(layers, counted)
     place = jnp.searchsorted(jnp.asarray(EDGES[1:-1], rms.dtype), jnp.log10(rms))
     share = jnp.zeros(len(EDGES) - 1).at[place].add(live.astype(rms.dtype)) / jnp.sum(live)
     return {
-        "loud": loud_count / live_count,
-        "live": live_count,
+        "loud": loud / every,
+        "small_steps": steps / every,
+        "live": every,
         "gradient": jnp.nanmedian(jnp.where(live, rms, jnp.nan)),
         "share": share,
     }
@@ -227,6 +234,7 @@ def _group(
         "step": variable("step", runs.step, units="steps"),
         "layer": variable("layer", list(layers)),
         "loud": variable(("seed", "step", "layer"), seen["loud"], units="1"),
+        "small_steps": variable(("seed", "step", "layer"), seen["small_steps"], units="1"),
         "live": variable(("seed", "step", "layer"), seen["live"], units="weights"),
         "gradient": variable(("seed", "step"), seen["gradient"], units="1/weight"),
         "share": variable(("seed", "step", "bin"), seen["share"], units="1"),
@@ -236,67 +244,99 @@ def _group(
 
 
 def _judged(task: str, setting: str, group: Group) -> list[Verdict]:
-    loud = np.moveaxis(group["loud"].values, 0, -1)  # (steps, layers, seeds)
-    early = int(group["early"].values)
     where = f"{task}, {setting}"
-    if setting.startswith(TIED):
-        if setting != f"{TIED}0.01":
-            return []
-        lowest = over_seeds(lambda drawn: float(median_over_seeds(drawn[early:, -1]).min()), loud)
-        return [
-            judged(
-                f"{where}: more than 95 % of the weights are with Adam throughout",
-                lowest, low=_TIED_STAYS, tolerance=_TOLERANCE,
-            )
-        ]  # fmt: skip
+    if setting == RELEASED:
+        return [_gradients_shrink(where, group), *_migrates(where, group)]
+    if setting == RECURSION:
+        return [_steps_follow(where, group), *_migrates(where, group)]
+    return [_stays_loud(where, group)] if setting == f"{TIED}0.01" else []
+
+
+def _gradients_shrink(where: str, group: Group) -> Verdict:
+    early = int(group["early"].values)
+    return judged(
+        f"{where}: the RMS gradient of the median weight is smaller at the end than early",
+        over_seeds(
+            lambda drawn: float(median_over_seeds(drawn[-1] - drawn[early])),
+            np.log(group["gradient"].values.T),
+        ),
+        high=0.0,
+        tolerance=_TOLERANCE,
+        unit="(log ratio)",
+    )
+
+
+def _migrates(where: str, group: Group) -> list[Verdict]:
+    loud, early = _seeds_last(group, "loud"), int(group["early"].values)
 
     def change(drawn: np.ndarray) -> np.ndarray:
         """Of each layer's fraction, all of them last."""
         return median_over_seeds(drawn[-1] - drawn[early])
 
-    premise = []
-    if setting == RELEASED:
-        gradient = np.log(group["gradient"].values.T)
-        premise = [
-            judged(
-                f"{where}: the RMS gradient of the median weight is smaller at the end than early",
-                over_seeds(
-                    lambda drawn: float(median_over_seeds(drawn[-1] - drawn[early])), gradient
-                ),
-                high=0.0, tolerance=_TOLERANCE, unit="(log ratio)",
-            )
-        ]  # fmt: skip
-    return premise + [
+    return [
         judged(
-            f"{where}: the fraction of weights with Adam falls by more than a tenth from early to"
-            " the end",
+            f"{where}: the fraction of weights in Adam's regime falls by more than a tenth from"
+            " early to the end",
             over_seeds(lambda drawn: float(change(drawn)[-1]), loud),
             high=-_LEAST_FALL,
             tolerance=f"{_TOLERANCE}; fewer weights would be no migration",
         ),
         judged(
-            f"{where}: in every layer the fraction of weights with Adam falls",
+            f"{where}: in every layer the fraction of weights in Adam's regime falls",
             over_seeds(lambda drawn: float(change(drawn)[:-1].max()), loud),
             high=0.0,
             tolerance=f"{_TOLERANCE}; of the layer in which it falls least",
         ),
         judged(
-            f"{where}: most weights are with SGD at the end",
+            f"{where}: most weights are in SGD's regime at the end",
             over_seeds(lambda drawn: float(median_over_seeds(drawn[-1, -1])), loud),
             high=0.5,
-            unit="of the weights with Adam",
+            unit="of the weights in Adam's",
             tolerance=_TOLERANCE,
         ),
     ]
+
+
+def _steps_follow(where: str, group: Group) -> Verdict:
+    return judged(
+        f"{where}: at the end as many weights take Adam's steps as are in Adam's regime, to a"
+        " tenth of all",
+        over_seeds(
+            lambda steps, regime: float(median_over_seeds((steps - regime)[-1, -1])),
+            _seeds_last(group, "small_steps"),
+            _seeds_last(group, "loud"),
+        ),
+        low=-_LEAST_FALL,
+        high=_LEAST_FALL,
+        tolerance=_TOLERANCE,
+    )
+
+
+def _stays_loud(where: str, group: Group) -> Verdict:
+    early = int(group["early"].values)
+    return judged(
+        f"{where}: more than 95 % of the weights are in Adam's regime throughout",
+        over_seeds(
+            lambda drawn: float(median_over_seeds(drawn[early:, -1]).min()),
+            _seeds_last(group, "loud"),
+        ),
+        low=_TIED_STAYS,
+        tolerance=_TOLERANCE,
+    )
+
+
+def _seeds_last(group: Group, name: str) -> np.ndarray:
+    """Fractions as (steps, layers, seeds)."""
+    return np.moveaxis(group[name].values, 0, -1)
 
 
 def _task(name: str) -> str:
     return name.partition("/")[0]
 
 
-def _course(label: str, group: Group, layer: int) -> Series:
-    loud = np.moveaxis(group["loud"].values[..., layer], 0, -1)
-    return Series(label, group["step"].values, *medians_with_intervals(loud))
+def _course(label: str, group: Group, layer: int, name: str = "loud") -> Series:
+    fraction = _seeds_last(group, name)[:, layer]
+    return Series(label, group["step"].values, *medians_with_intervals(fraction))
 
 
 def _gradient_panel(group: Group) -> Panel:
