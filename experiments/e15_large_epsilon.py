@@ -207,7 +207,8 @@ def _trained(config: Config, problem: Problem, seeds: tuple[int, ...]) -> dict[s
     twin = {**grid, "drift_scale": grid["drift_scale"] * (1 + _NUDGE)}
     plain = {"drift_scale": np.geomspace(*config.adamw_rates, count)}
     # Beside mean-loss gradients; the batch size cancels.
-    eps = np.asarray(large_epsilon(grid["drift_scale"], grid["sgd_rate"] / batch)) / batch
+    summed = (jnp.asarray(grid["drift_scale"]), jnp.asarray(grid["sgd_rate"] / batch))
+    eps = np.asarray(large_epsilon(*summed), float) / batch
     rivals = joined(
         {"drift_scale": grid["drift_scale"], "eps": eps},
         {**plain, "eps": np.full(count, _TINY_EPSILON)},

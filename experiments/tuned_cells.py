@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from bayesfilt.compare import Interval, median_over_seeds
 from bayesfilt.compare.grid import percentiles, resampled_seeds
 from bayesfilt.records import Group, variable
-from experiments.contract import Verdict, check_key, judged, not_judged
+from experiments.contract import Verdict, below, check_key, margin_of, not_judged, spelled
 from experiments.many_runs import ManyRuns
 
 type Cells = Float[np.ndarray, "*cells seeds"]
@@ -109,8 +109,14 @@ def lower_best(
 
     Not judged where the one that loses has its best cell at the edge of its grid.
     """
-    found = judged(
-        claim, gap_of_best(first, second), high=bound, tolerance=tolerance, unit="(log ratio)"
+    gap = gap_of_best(first, second)
+    found = Verdict(
+        claim=claim,
+        measured=f"{spelled(gap)} (log ratio)",
+        expected=f"below {bound:g}",
+        tolerance=f"{tolerance}; undecided where the interval holds the bound",
+        holds=below(gap, bound),
+        margin=margin_of(gap, -float("inf"), bound),
     )
     if (found.holds is True and second_at_edge) or (found.holds is False and first_at_edge):
         return not_judged(found, "as the loser's best cell is at the edge of its grid")
