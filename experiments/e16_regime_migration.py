@@ -18,7 +18,7 @@ Cost of PAPER: 40 runs of 3000 steps, about 30 s of CPU time.
 
 import dataclasses
 import itertools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +28,9 @@ from jaxtyping import Array, PRNGKeyArray
 
 from bayesfilt.compare import layers_of, median_over_seeds
 from bayesfilt.compare.layers import flat, sums_by_layer
-from bayesfilt.custom_types import Params
 from bayesfilt.figures import VenueFigure, panels_figure
 from bayesfilt.optimizers.aliases import adabayes, adabayes_fixed_point
-from bayesfilt.optimizers.belief_report import filter_state, only_state, posterior_variance
-from bayesfilt.optimizers.moments import running_mean
+from bayesfilt.optimizers.belief_report import filter_state, posterior_variance
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.simulate import StepView
 from bayesfilt.tasks import Task
@@ -43,6 +41,7 @@ from experiments.grids import Problem, seeds_from
 from experiments.many_runs import ManyRuns, Numbers, train_many
 from experiments.panels import Panel, Series, panels_group
 from experiments.tuned_cells import medians_with_intervals, over_seeds
+from experiments.watched_squares import watch_squares, watched_squares
 
 CLAIM = "Weights migrate from Adam's regime to SGD's as their gradients shrink."
 SETTLES = ("P4",)
@@ -133,26 +132,6 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     return panels_figure(panels_group(panels), venue)
 
 
-class WatchedSquares(NamedTuple):
-    """Carried by `watch_squares`: a running mean, not debiased."""
-
-    mean_square_gradient: Params
-
-
-def watch_squares() -> optax.GradientTransformation:
-    """Change nothing, and remember the mean square of mean-loss gradients as Adam does."""
-
-    def init(params):
-        return WatchedSquares(jax.tree.map(jnp.zeros_like, params))
-
-    def update(updates, state, params=None):
-        del params
-        squares = jax.tree.map(jnp.square, updates)
-        return updates, WatchedSquares(running_mean(_MEMORY, state.mean_square_gradient, squares))
-
-    return optax.GradientTransformation(init, update)
-
-
 def regimes(task: Task, view: StepView) -> dict[str, Array]:
     """Fraction of each layer's live weights in Adam's regime, and a histogram of their gradients.
 
@@ -162,7 +141,7 @@ def regimes(task: Task, view: StepView) -> dict[str, Array]:
     """
     state: Any = filter_state(view.opt_state)
     variance = flat(posterior_variance(view.opt_state))
-    square = flat(only_state(WatchedSquares, view.opt_state).mean_square_gradient)
+    square = flat(watched_squares(view.opt_state)[0])
     live = square > 0
     layers = layers_of(view.params)
     rms = jnp.sqrt(square / (1 - _MEMORY ** (view.step + 1.0)))
@@ -190,7 +169,7 @@ def _watched(config: Config, problem: Problem, seeds: tuple[int, ...]) -> dict[s
             filtered = alias(
                 rate, numbers["variance"], batch_size=batch, weight_decay=numbers["shrink"]
             )
-            return optax.chain(watch_squares(), filtered)
+            return optax.chain(watch_squares((_MEMORY,)), filtered)
 
         return build
 

@@ -17,7 +17,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -25,7 +24,6 @@ from jaxtyping import Array, PRNGKeyArray
 
 from bayesfilt.compare import median_over_seeds
 from bayesfilt.compare.layers import flat
-from bayesfilt.custom_types import Params
 from bayesfilt.figures import VenueFigure, panels_figure
 from bayesfilt.optimizers.aliases import adabayes_fixed_point
 from bayesfilt.optimizers.belief_report import only_state
@@ -60,6 +58,7 @@ from experiments.tuned_cells import (
     over_seeds,
     product,
 )
+from experiments.watched_squares import watch_squares, watched_squares
 
 CLAIM = "The memory of squares only matters as another learning rate would."
 SETTLES = ("P40",)
@@ -158,30 +157,6 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     return panels_figure(panels_group(panels), venue)
 
 
-class SquaresState(NamedTuple):
-    """Carried by `squares_of_memories`: one running mean a memory, not debiased."""
-
-    mean_squares: tuple[Params, ...]
-
-
-def squares_of_memories(memories: tuple[float, ...]) -> optax.GradientTransformation:
-    """Change nothing, and carry the mean square of every memory along."""
-
-    def init(params):
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return SquaresState(mean_squares=(zeros,) * len(memories))
-
-    def update(updates, state, params=None):
-        del params
-        mean_squares = tuple(
-            jax.tree.map(lambda v, g, b2=b2: b2 * v + (1 - b2) * g * g, old, updates)
-            for b2, old in zip(memories, state.mean_squares, strict=True)
-        )
-        return updates, SquaresState(mean_squares=mean_squares)
-
-    return optax.GradientTransformation(init, update)
-
-
 def _cells(config: Config) -> dict[str, np.ndarray]:
     """Every rate with every memory, then with every b1 = b2."""
     beside = product(b2=config.memories, rate=config.rates)
@@ -199,7 +174,7 @@ def _steps_of_memories(config: Config, task: Task, seeds: tuple[int, ...]) -> Gr
     def mean_steps(task: Task, view: StepView) -> dict[str, Array]:
         """Of every memory; and the fixed point's gain at the usual one, a geometric mean."""
         moment = flat(only_state(optax.ScaleByAdamState, view.opt_state).mu)
-        squares = only_state(SquaresState, view.opt_state).mean_squares
+        squares = watched_squares(view.opt_state)
         steps, gains = [], []
         for b2, square in zip(config.memories, squares, strict=True):
             v = flat(square) * debias_factor(b2, view.step + 1, jnp.float32)
@@ -213,7 +188,7 @@ def _steps_of_memories(config: Config, task: Task, seeds: tuple[int, ...]) -> Gr
 
     def build(numbers: Numbers) -> optax.GradientTransformation:
         adam = optax.adamw(numbers["rate"], b1=config.b1, weight_decay=config.shrink / rate)
-        return optax.chain(squares_of_memories(config.memories), adam)
+        return optax.chain(watch_squares(config.memories), adam)
 
     runs = train_many(
         task,

@@ -19,7 +19,7 @@ from experiments.many_runs import ManyRuns
 type Cells = Float[np.ndarray, "*cells seeds"]
 
 UNITS = {"test_loss": "nats", "training_loss": "nats", "test_error": "1"}
-_RESAMPLES = 300
+_RESAMPLES = 200
 
 
 def product(**axes: Sequence[float] | np.ndarray) -> dict[str, np.ndarray]:

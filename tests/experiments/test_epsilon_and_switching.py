@@ -19,6 +19,7 @@ from experiments import e17_switch_to_sgd as e17
 from experiments import e28_memory_of_squares as e28
 from experiments import tuned_cells
 from experiments.many_runs import ManyRuns
+from experiments.watched_squares import watch_squares, watched_squares
 
 
 def only(verdicts, words):
@@ -198,7 +199,8 @@ def toy_view(gradient, *, drift_scale=1e-3, sgd_rate=0.1, batch=32):
     """One step of the fixed point on given gradients, as a probe sees it."""
     weights = jax.tree.map(jnp.zeros_like, gradient)
     optimizer = optax.chain(
-        e16.watch_squares(), adabayes_fixed_point(drift_scale, sgd_rate / batch, batch_size=batch)
+        watch_squares((0.999,)),
+        adabayes_fixed_point(drift_scale, sgd_rate / batch, batch_size=batch),
     )
     updates, state = optimizer.update(gradient, optimizer.init(weights), weights)
     return StepView(
@@ -364,7 +366,7 @@ def test_the_switch_can_beat_either_alone_and_lose():
     assert all(each.holds is None for each in few)
 
 
-@pytest.mark.parametrize(("filters", "needless"), [(1.0, True), (1.2, False), (1.05, None)])
+@pytest.mark.parametrize(("filters", "needless"), [(1.0, True), (1.2, False), (1.0513, None)])
 def test_the_filter_needs_no_switch_if_it_is_as_good_without(filters, needless):
     verdicts = e17.check(switch_record(BEST_AT_3, filters=filters))
     for name in ("the fixed point", "the recursive filter"):
@@ -376,16 +378,16 @@ def test_the_filter_needs_no_switch_if_it_is_as_good_without(filters, needless):
 
 
 def test_squares_of_a_memory_are_adams_own():
-    watched, adam = e28.squares_of_memories((0.9, 0.999)), optax.scale_by_adam(b2=0.999)
+    watched, adam = watch_squares((0.9, 0.999)), optax.scale_by_adam(b2=0.999)
     weights = jnp.zeros(3)
     squares, moments = watched.init(weights), adam.init(weights)
     for gradient in jnp.asarray(np.random.default_rng(0).standard_normal((4, 3)), jnp.float32):
         passed, squares = watched.update(gradient, squares)
         _, moments = adam.update(gradient, moments)
         np.testing.assert_array_equal(passed, gradient)
-    assert isinstance(squares, e28.SquaresState)
-    np.testing.assert_allclose(squares.mean_squares[1], moments.nu, rtol=1e-5)
-    assert not np.allclose(squares.mean_squares[0], moments.nu, rtol=0.1)
+    short, long = watched_squares((squares,))
+    np.testing.assert_allclose(long, moments.nu, rtol=1e-5)
+    assert not np.allclose(short, moments.nu, rtol=0.1)
 
 
 def memory_record(*, shift=0.0, rise=0.0, diagonal=1.0, own=1e3, told=None, seeds=5):
