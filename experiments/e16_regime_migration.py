@@ -122,13 +122,11 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
         settings.append(_course("recursive, by its steps", recursive, -1, "small_steps"))
         layers = released["layer"].values.tolist()
         by_layer = [_course(f"layer {layer}", released, at) for at, layer in enumerate(layers[:-1])]
-        title = {"x_label": "step", "y_label": "fraction in Adam's regime"}
         panels += [
-            Panel(task, series=settings, x_scale="linear", y_scale="linear", **title),
-            Panel("by layer, as released", series=by_layer, x_scale="linear", y_scale="linear",
-                  **title),
+            _fraction_panel(task, settings),
+            _fraction_panel("by layer, as released", by_layer),
             _gradient_panel(released),
-        ]  # fmt: skip
+        ]
     return panels_figure(panels_group(panels), venue)
 
 
@@ -316,6 +314,17 @@ def _task(name: str) -> str:
 def _course(label: str, group: Group, layer: int, name: str = "loud") -> Series:
     fraction = _seeds_last(group, name)[:, layer]
     return Series(label, group["step"].values, *medians_with_intervals(fraction))
+
+
+def _fraction_panel(title: str, series: list[Series]) -> Panel:
+    return Panel(
+        title,
+        "step",
+        "fraction in Adam's regime",
+        series,
+        x_scale="linear",
+        y_scale="linear",
+    )
 
 
 def _gradient_panel(group: Group) -> Panel:

@@ -133,7 +133,9 @@ def adam_then(
         first_moment = running_mean(_B1, state.first_moment, updates)
         squares = jax.tree.map(jnp.square, updates)
         mean_square = running_mean(_B2, state.mean_square_gradient, squares)
-        first, second = once_per_step(*(debias_factor(b, step, jnp.float32) for b in (_B1, _B2)))
+        first, second = once_per_step(
+            *(debias_factor(b, step, jnp.dtype("float32")) for b in (_B1, _B2))
+        )
         before = state.step < switch
         rate = jnp.where(before, adam_rate, second_rate)
         normalises = before | (again > 0)

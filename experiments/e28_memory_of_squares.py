@@ -110,7 +110,7 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
 
     def adam(numbers: Numbers) -> optax.GradientTransformation:
         rate = numbers["rate"]
-        memory = {"b1": numbers["b1"], "b2": numbers["b2"]}
+        memory: dict[str, Any] = {"b1": numbers["b1"], "b2": numbers["b2"]}
         return optax.adamw(rate, weight_decay=config.shrink / rate, **memory)
 
     def fixed_point(numbers: Numbers) -> optax.GradientTransformation:
@@ -177,7 +177,7 @@ def _steps_of_memories(config: Config, task: Task, seeds: tuple[int, ...]) -> Gr
         squares = watched_squares(view.opt_state)
         steps, gains = [], []
         for b2, square in zip(config.memories, squares, strict=True):
-            v = flat(square) * debias_factor(b2, view.step + 1, jnp.float32)
+            v = flat(square) * debias_factor(b2, view.step + 1, jnp.dtype("float32"))
             live = v > 0
             rms = jnp.sqrt(jnp.where(live, v, 1.0))
             steps.append(jnp.sum(jnp.abs(moment) / rms * live))
