@@ -235,7 +235,9 @@ def _cells(
     config: Config, fraction: float, num_steps: int, again: float = 0.0
 ) -> dict[str, np.ndarray]:
     """One arm: both rates, or where only one of them acts, that one in as many steps."""
-    adam, second = config.adam_rates, config.adam_rates if again else config.sgd_rates
+    adam, second = config.adam_rates, config.sgd_rates
+    if again:
+        second = tuple(np.geomspace(adam[0], adam[-1], len(second)).tolist())
     count = len(config.adam_rates) * len(config.sgd_rates)
     if fraction == 0:
         grid = product(adam_rate=adam[:1], second_rate=np.geomspace(second[0], second[-1], count))

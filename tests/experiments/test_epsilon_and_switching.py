@@ -180,18 +180,20 @@ def test_rivals_get_the_epsilon_in_mean_units_and_take_the_filters_steps(monkeyp
     np.testing.assert_allclose(
         rivals["eps"][:half], grid["drift_scale"][:half] / grid["sgd_rate"][:half], rtol=1e-6
     )
-    weights, numbers = {"w": jnp.array([1.0])}, {"drift_scale": 4e-3, "sgd_rate": 0.1}
+    sizes, shrink = jnp.array([1e-5, 100.0]), e15.QUICK.shrink
 
-    def step(build, settings, size):
-        optimizer = build(settings)
-        return optimizer.update({"w": jnp.array([size])}, optimizer.init(weights), weights)[0]["w"]
+    def first_steps(build, settings):
+        def step(size):
+            optimizer, weights = build(settings), jnp.ones(1)
+            return optimizer.update(size[None], optimizer.init(weights), weights)[0][0]
 
-    with_epsilon = {"drift_scale": 4e-3, "eps": 0.04}
-    shrink = e15.QUICK.shrink
-    for size, law in ((1e-5, 0.1 * 1e-5), (100.0, 4e-3)):  # quiet: SGD's step; loud: Adam's
-        ours, theirs = step(fixed, numbers, size), step(adam, with_epsilon, size)
-        np.testing.assert_allclose(ours, theirs, rtol=2e-3)
-        np.testing.assert_allclose(ours, -law - shrink, rtol=2e-3)
+        return jax.jit(jax.vmap(step))(sizes)
+
+    ours = first_steps(fixed, {"drift_scale": 4e-3, "sgd_rate": 0.1})
+    theirs = first_steps(adam, {"drift_scale": 4e-3, "eps": 0.04})
+    np.testing.assert_allclose(ours, theirs, rtol=2e-3)
+    laws = np.array([0.1 * 1e-5, 4e-3])  # quiet: SGD's step; loud: Adam's
+    np.testing.assert_allclose(ours, -laws - shrink, rtol=2e-3)
 
 
 # Regimes.
@@ -218,15 +220,20 @@ def toy_view(gradient, *, drift_scale=1e-3, sgd_rate=0.1, batch=32):
 
 def test_regimes_are_counted_layer_by_layer_among_the_weights_with_gradients():
     gradient = {"a": jnp.array([0.0, 0.009, 0.011, 0.02]), "b": jnp.array([1e-4, 1e-3])}
-    view = toy_view(gradient)
-    found = e16.regimes(toy_task(), view)
+
+    @jax.jit
+    def looked_at(gradient):
+        view = toy_view(gradient)
+        right, wrong = (e16.regimes(toy_task(size), view) for size in (32, 1))
+        return right, wrong, e15.quiet_fraction(toy_task(), view)
+
+    found, wrong_units, quiet = looked_at(gradient)
     np.testing.assert_allclose(found["loud"], [2 / 3, 0.0, 2 / 5], rtol=1e-6)
     np.testing.assert_allclose(found["small_steps"], found["loud"])  # the fixed point's identity
     np.testing.assert_allclose(found["live"], [3, 2, 5])
     np.testing.assert_allclose(found["gradient"], 0.009, rtol=1e-4)
     np.testing.assert_allclose(np.sum(found["share"]), 1.0, rtol=1e-6)
-    np.testing.assert_allclose(e15.quiet_fraction(toy_task(), view), 3 / 5, rtol=1e-6)
-    wrong_units = e16.regimes(toy_task(1), view)
+    np.testing.assert_allclose(quiet, 3 / 5, rtol=1e-6)
     assert float(wrong_units["loud"][-1]) == 0.0
 
 
@@ -290,11 +297,8 @@ def test_the_switch_is_adam_before_and_sgd_of_the_same_momentum_after():
 
     def updates(*numbers):
         optimizer = e17.adam_then(*numbers)
-        state, found = optimizer.init(weights), []
-        for gradient in gradients:
-            update, state = optimizer.update(jnp.asarray(gradient), state)
-            found.append(update)
-        return np.array(found)
+        step = lambda state, gradient: optimizer.update(gradient, state)[::-1]  # noqa: E731
+        return jax.lax.scan(step, optimizer.init(weights), jnp.asarray(gradients))[1]
 
     m, v, twin = np.zeros(3), np.zeros(3), []
     for t, g in enumerate(gradients.astype(float)):
@@ -319,7 +323,9 @@ def test_every_arm_has_as_many_cells_and_one_rate_has_a_finer_grid():
     inner = e17._cells(config, 0.375, 80)
     assert len(set(zip(inner["adam_rate"], inner["second_rate"], strict=True))) == 6
     assert set(inner["switch"]) == {30.0}
-    assert set(e17._cells(config, 0.375, 80, again=1.0)["second_rate"]) == {1.0, 2.0, 4.0}
+    control = e17._cells(config, 0.375, 80, again=1.0)
+    assert {len(values) for values in control.values()} == {6}
+    assert set(control["second_rate"]) == {1.0, 4.0}
 
 
 def switch_record(heights, *, filters=1.0, control=1.2, seeds=5):
