@@ -13,7 +13,7 @@ Every arm has as many cells, those of one rate on a finer grid, and the same dec
 rates follow one cosine, or a switch could win as a drop of the rate does. What Adam would do after
 the switch at a rate of its own is the control. A step of the fractions is 1/8: 0.375 and 0.382
 are the same place.
-Cost of PAPER: 3840 runs of 500 steps, about 90 s of CPU time.
+Cost of PAPER: 3840 runs of 500 steps, about 75 s of CPU time.
 """
 
 import dataclasses
