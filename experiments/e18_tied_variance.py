@@ -316,9 +316,7 @@ def _ratio_panel(result: Result) -> Panel:
         Series("ratio of the fan-ins", np.full(2, told), span, kind="law"),
         Series("lowest at this ratio", ratio, lowest),
     ]
-    return Panel(
-        "Two layers", "second shrink / first shrink", "test error", series, "log", "log"
-    )
+    return Panel("Two layers", "second shrink / first shrink", "test error", series, "log", "log")
 
 
 def _moving(result: Result) -> Moving:

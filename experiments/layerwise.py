@@ -53,7 +53,7 @@ def sgd_by_layer(rates: ByLayer) -> optax.GradientTransformation:
 
 
 def _stepped(rates: ByLayer, shrinks: ByLayer) -> optax.GradientTransformation:
-    """w becomes (1 - shrink) w - rate u, with the numbers of the weight's layer."""
+    """Add -rate u - shrink w to a weight w, with the numbers of its layer."""
 
     def update(updates, state, params=None):
         def step(path, direction, weight):
