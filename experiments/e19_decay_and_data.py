@@ -12,14 +12,14 @@ grow together; at fixed steps the runs differ in nothing but the examples. How t
 with the steps alone is e04.
 AdamW under a cosine at one learning rate. More examples need less of any regulariser: a slope at
 fixed steps need not mean epochs, and a shrink whose memory is longer than the run is none.
-One nested draw of the data, with new wrong labels at each size: the seeds are of first weights and
-minibatches, so that the intervals do not hold the luck of the draw.
+A seed draws the examples and their wrong labels as well, so that intervals hold the luck of that.
 Cost of PAPER: 567 runs of the MLP (0.8 million steps).
 """
 
 import dataclasses
 
 import numpy as np
+import optax
 from jaxtyping import PRNGKeyArray
 
 from bayesfilt.figures import VenueFigure, panels_figure
@@ -27,16 +27,8 @@ from bayesfilt.records import Record, variable
 from bayesfilt.theory import normalised_weight_decay
 from experiments.best_values import Moving, best_intervals, is_law, log_heights, slope_of_best
 from experiments.contract import Result, Verdict, with_enough_seeds
-from experiments.grids import (
-    Axes,
-    Grid,
-    Problem,
-    grid_from,
-    grid_group,
-    quick_problem,
-    seeds_from,
-    train_grid,
-)
+from experiments.drawn_data import final_errors, shuffled_digits
+from experiments.grids import seeds_from
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "The best decay remembers a fixed number of epochs, or of root steps, or ignores the data."
@@ -48,6 +40,7 @@ CAPTION = (
 
 # Of log best shrink on log examples.
 EPOCHS, STEPS = "epochs", "steps"
+DESIGNS = (EPOCHS, STEPS)
 _WORDS = {
     "memory in epochs": "remembers a fixed number of epochs",
     "normalised": "falls like one over the root of the number of steps",
@@ -63,9 +56,13 @@ class Config:
     # Where both designs meet: as many epochs as these steps are at this number of examples.
     meet_at: int = 600
     num_steps: int = 1_500
-    problem: Problem = Problem(num_seeds=9, record_points=2)
-    adamw: Axes = Axes(rates="0.004", decays="log:0.03:30.72:9")
-    schedule: str = "cosine"
+    rate: float = 0.004  # at the peak of the cosine
+    lowest: float = 1.2e-4  # shrink per step, at the peak
+    factor: float = 2.4  # from a shrink to the next
+    count: int = 9
+    label_noise: float = 0.2  # fraction of the training labels made wrong
+    batch_size: int = 32
+    num_seeds: int = 9
 
     def steps(self, design: str, examples: int) -> int:
         """Length of a run on so many examples."""
@@ -76,31 +73,46 @@ class Config:
 
 PAPER = Config()
 QUICK = Config(
-    examples=(150, 300),
-    meet_at=300,
-    num_steps=60,
-    problem=quick_problem(),
-    adamw=Axes(rates="0.01", decays="log:0.1:10:3"),
+    examples=(150, 300), meet_at=300, num_steps=60, lowest=1e-3, factor=6.0, count=3, num_seeds=3
 )
 
 
 def run(config: Config, key: PRNGKeyArray) -> Result:
     """Train a line of decays for every number of examples, in both designs."""
-    seeds = seeds_from(key, config.problem.num_seeds)
-    groups = {}
+    seeds = seeds_from(key, config.num_seeds)
+    shuffled = shuffled_digits(seeds, config.label_noise, config.batch_size)
+    shrinks = config.lowest * config.factor ** np.arange(config.count)
+    wanted: dict[int, list[int]] = {}  # by length of the run: one compiled program each
     for examples in config.examples:
-        trained: dict[int, Grid] = {}
-        for design in (EPOCHS, STEPS):
-            num_steps = config.steps(design, examples)
-            if num_steps not in trained:
-                problem = dataclasses.replace(config.problem, subset=examples, num_steps=num_steps)
-                trained[num_steps] = train_grid(
-                    problem, "adamw", config.schedule, config.adamw, seeds
-                )
-            group = grid_group(trained[num_steps])
-            group["num_steps"] = variable((), np.array(num_steps), units="steps")
-            groups[f"{design}/{examples}"] = group
+        for num_steps in {config.steps(design, examples) for design in DESIGNS}:
+            wanted.setdefault(num_steps, []).append(examples)
+    errors = {}
+    for num_steps, sizes in wanted.items():
+        settings = {
+            "examples": np.repeat(sizes, config.count),
+            "shrink": np.tile(shrinks, len(sizes)),
+        }
+        found = final_errors(
+            shuffled, _adamw_of(config.rate, num_steps), settings, seeds, num_steps
+        )
+        for examples, lines in zip(sizes, np.split(found, len(sizes)), strict=True):
+            errors[num_steps, examples] = lines
+    groups = {}
+    for design in DESIGNS:
+        steps = [config.steps(design, examples) for examples in config.examples]
+        lines = [errors[pair] for pair in zip(steps, config.examples, strict=True)]
+        groups[design] = {
+            "examples": variable("examples", np.array(config.examples)),
+            "num_steps": variable("examples", np.array(steps), units="steps"),
+            "shrink": variable("shrink", shrinks, units="1/step"),
+            "test_error": variable(("examples", "shrink", "seed"), np.stack(lines), units="1"),
+        }
     return Record(groups=groups, attributes={"config": dataclasses.asdict(config)})
+
+
+def _adamw_of(rate: float, num_steps: int):
+    schedule = optax.cosine_decay_schedule(rate, num_steps)
+    return lambda numbers: optax.adamw(schedule, weight_decay=numbers["shrink"] / rate)
 
 
 def law(name: str, examples: np.ndarray, steps: np.ndarray, batch_size: int) -> np.ndarray:
@@ -117,7 +129,7 @@ def law(name: str, examples: np.ndarray, steps: np.ndarray, batch_size: int) -> 
 def law_slopes(result: Result, design: str) -> dict[str, float]:
     """What each law says of the slope of log best shrink on log examples."""
     return {
-        name: round(float(np.polyfit(*np.log(_law_line(result, design, name)), 1)[0]), 6)
+        name: round(float(np.polyfit(*np.log(_law_line(result, design, name)), 1)[0]), 6) + 0.0
         for name in _WORDS
     }
 
@@ -125,7 +137,7 @@ def law_slopes(result: Result, design: str) -> dict[str, float]:
 def check(result: Result) -> list[Verdict]:
     """All laws, at fixed epochs and at fixed steps."""
     verdicts = []
-    for design in (EPOCHS, STEPS):
+    for design in DESIGNS:
         moving = moving_of(result, design)
         slope = slope_of_best(moving)
         laws = law_slopes(result, design)
@@ -145,33 +157,32 @@ def check(result: Result) -> list[Verdict]:
 
 def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     """Best shrink over the number of examples, and the errors of every decay; both designs."""
-    panels = [_best_panel(result, design) for design in (EPOCHS, STEPS)]
-    panels += [_error_panel(result, design) for design in (EPOCHS, STEPS)]
+    panels = [_best_panel(result, design) for design in DESIGNS]
+    panels += [_error_panel(result, design) for design in DESIGNS]
     return panels_figure(panels_group(panels), venue)
 
 
 def moving_of(result: Result, design: str) -> Moving:
     """Errors over the shrink, for every number of examples."""
-    examples = _examples(result)
-    grids = [grid_from(result, f"{design}/{each:.0f}") for each in examples]
+    group = result.groups[design]
+    errors = group["test_error"].values
     return Moving(
-        errors=np.stack([grid.test_error[0] for grid in grids]),
-        log_values=np.stack([np.log(grid.rates[0] * grid.decays) for grid in grids]),
-        log_settings=np.log(examples),
+        errors=errors,
+        log_values=np.tile(np.log(group["shrink"].values), (len(errors), 1)),
+        log_settings=np.log(group["examples"].values),
     )
 
 
 def _law_line(result: Result, design: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of examples, and a law's shrinks."""
-    examples = _examples(result)
-    groups = [result.groups[f"{design}/{each:.0f}"] for each in examples]
-    steps = np.array([float(group["num_steps"].values) for group in groups])
-    batch_size = result.attributes["config"]["problem"]["batch_size"]
-    return examples, law(name, examples, steps, batch_size)
+    group = result.groups[design]
+    examples, steps = (group[each].values.astype(float) for each in ("examples", "num_steps"))
+    return examples, law(name, examples, steps, result.attributes["config"]["batch_size"])
 
 
 def _best_panel(result: Result, design: str) -> Panel:
-    examples, best = _examples(result), best_intervals(moving_of(result, design))
+    moving = moving_of(result, design)
+    examples, best = np.exp(moving.log_settings), best_intervals(moving)
     known = best[np.isfinite(best[:, 0]), 0]
     middle = float(np.exp(np.mean(np.log(known)))) if known.size else float("nan")
     laws = []
@@ -198,9 +209,3 @@ def _error_panel(result: Result, design: str) -> Panel:
         )
     ]
     return Panel(f"Errors, fixed {design}", "shrink per step", "test error", series, "log", "log")
-
-
-def _examples(result: Result) -> np.ndarray:
-    """Numbers of training examples, ascending."""
-    found = {int(name.partition("/")[2]) for name in result.groups}
-    return np.array(sorted(found), float)
