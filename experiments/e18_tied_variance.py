@@ -89,7 +89,7 @@ class Config:
     """Every number that can change the result."""
 
     problem: Problem = Problem(num_steps=2_000, num_seeds=7, record_points=2)
-    axes: Axes = Axes(rates="log:0.001:0.016:5", decays="log:0.03:30.72:9")
+    axes: Axes = Axes(rates="log:0.002:0.032:5", decays="log:0.015:15.36:9")
     layerwise: Layerwise = Layerwise()
 
 
