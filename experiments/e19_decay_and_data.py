@@ -120,9 +120,9 @@ def law(name: str, examples: np.ndarray, steps: np.ndarray, batch_size: int) -> 
     if name == "memory in epochs":
         return batch_size / examples
     if name == "normalised":
-        return np.asarray(
-            normalised_weight_decay(1.0, batch_size, examples, steps * batch_size / examples)
-        )
+        epochs = steps * batch_size / examples
+        pairs = zip(examples.tolist(), epochs.tolist(), strict=True)
+        return np.array([normalised_weight_decay(1.0, batch_size, *pair) for pair in pairs])
     return np.ones(len(examples))
 
 
