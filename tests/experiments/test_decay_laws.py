@@ -19,19 +19,26 @@ from experiments.contract import Verdict
 from experiments.grids import Grid, grid_group
 
 SEEDS = 7
-# What a seed moves the best value by, in natural logarithms.
-LUCK = 0.1 * np.random.default_rng(0).standard_normal(SEEDS)
+# What a seed moves the best value by at each setting, in natural logarithms.
+LUCK = 0.1 * np.random.default_rng(0).standard_normal((5, SEEDS))
+LUCK -= np.median(LUCK, axis=1, keepdims=True)
 
 
-def valley(log_values, log_best) -> np.ndarray:
-    """Errors with their lowest point at a value that depends a little on the seed."""
-    return 0.1 * np.exp(0.05 * (np.asarray(log_values)[:, None] - log_best - LUCK) ** 2)
+def valleys(log_values, log_best) -> np.ndarray:
+    """Errors with their lowest point at a value that depends a little on the seed, by setting.
+
+    Args:
+        log_values: the same for all settings, or one line each.
+        log_best: one a setting.
+    """
+    best = np.asarray(log_best)[:, None, None] + LUCK[: len(log_best), None]
+    return 0.1 * np.exp(0.05 * (np.asarray(log_values)[..., None] - best) ** 2)
 
 
-def bowl(log_first, log_second, best) -> np.ndarray:
+def bowl(log_first, log_second, best, setting=0) -> np.ndarray:
     """The same of two values; the second's luck is the opposite of the first's."""
-    first = log_first[:, None, None] - best[0] - 0.3 * LUCK
-    second = log_second[None, :, None] - best[1] + 0.3 * LUCK
+    first = log_first[:, None, None] - best[0] - 0.3 * LUCK[setting]
+    second = log_second[None, :, None] - best[1] + 0.3 * LUCK[setting]
     return 0.1 * np.exp(0.05 * (first**2 + second**2 + first * second))
 
 
@@ -146,9 +153,7 @@ def test_a_seed_draws_examples_and_only_the_first_count():
 def tied_record(law, *, ratio=16 / 64, seeds=SEEDS) -> Record:
     """The best shrink at a rate is `law(rate)`; that of the second layer `ratio` of the first's."""
     rates, decays = np.geomspace(0.002, 0.032, 5), np.geomspace(0.001, 100, 16)
-    errors = np.stack([valley(np.log(rate * decays), np.log(law(rate))) for rate in rates], axis=0)[
-        ..., :seeds
-    ]
+    errors = valleys(np.log(np.outer(rates, decays)), np.log(law(rates)))[..., :seeds]
     courses = np.zeros((*errors.shape, 1))
     grid = Grid(rates, decays, np.zeros(1, int), errors, errors, courses, courses, courses)
     shrinks = 1e-5 * 4.0 ** np.arange(7)
@@ -229,7 +234,7 @@ def data_record(law) -> Record:
     for design in data.DESIGNS:
         steps = np.array([data.PAPER.steps(design, int(each)) for each in examples])
         best = [law(*pair) for pair in zip(examples, steps, strict=True)]
-        errors = np.stack([valley(np.log(shrinks), np.log(each)) for each in best])
+        errors = valleys(np.log(shrinks), np.log(best))
         groups[design] = {
             "examples": variable("examples", examples),
             "num_steps": variable("examples", steps),
@@ -289,7 +294,7 @@ def width_record(law) -> Record:
     for design in width.DESIGNS:
         rates = np.array([width.PAPER.rate_of(design, int(each)) for each in widths])
         best = [law(*pair) for pair in zip(rates, widths, strict=True)]
-        errors = np.stack([valley(np.log(shrinks), np.log(each)) for each in best])
+        errors = valleys(np.log(shrinks), np.log(best))
         groups[design] = {
             "width": variable("width", widths),
             "rate": variable("width", rates),
@@ -340,11 +345,11 @@ def rates_record(power, *, factor=1.0, seeds=SEEDS) -> Record:
     """The second layer's best rate over the first's is (64/width)^power times a factor."""
     rates = 0.001 * 2.5 ** np.arange(14)
     groups = {}
-    for fan_in in (16, 64, 256):
+    for setting, fan_in in enumerate((16, 64, 256)):
         middle = np.log(0.3)
         ratio = power * np.log(64 / fan_in) + np.log(factor)
         best = middle - 0.5 * ratio, middle + 0.5 * ratio
-        errors = bowl(np.log(rates), np.log(rates), best)[..., :seeds]
+        errors = bowl(np.log(rates), np.log(rates), best, setting)[..., :seeds]
         dims = ("first_rate", "second_rate", "seed")
         groups[f"width {fan_in}"] = {
             "rate": variable("first_rate", rates),
