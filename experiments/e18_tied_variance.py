@@ -285,12 +285,13 @@ def _shrink_panel(result: Result, moving: Moving, rates: np.ndarray) -> Panel:
 
 
 def _variance_panel(result: Result, rates: np.ndarray) -> Panel:
-    low, high = first_variances(result)
     tied = np.array(tied_intervals(result))
-    levels = {"as drawn here": low, "He": high}
+    prior = 1 / float(result.groups["prior"]["fan_in"].values.min())
+    levels = {"tied to 1/fan-in": (prior,), "first weights: as drawn, He": first_variances(result)}
     laws = [
-        Series(f"first weights, {name}", rates, np.full_like(rates, level), kind="law")
-        for name, level in levels.items()
+        Series(name, rates, np.full_like(rates, level), kind="law")
+        for name, values in levels.items()
+        for level in values
     ]
     found = Series("best decay", rates, *tied.T)
     return Panel("Tied variance", "learning rate", "variance", [*laws, found], "log", "log")
@@ -311,12 +312,14 @@ def _ratio_panel(result: Result) -> Panel:
     lowest = np.exp([lowest_on_line(errors, int(offset)) for offset in offsets])
     ratio = (shrinks[1] / shrinks[0]) ** offsets
     told = float(group["fan_in"].values[1] / group["fan_in"].values[0])
-    span = np.array([lowest.min(), lowest.max()])
+    at_told = float(np.interp(np.log(told), np.log(ratio), lowest))
     series = [
-        Series("ratio of the fan-ins", np.full(2, told), span, kind="law"),
         Series("lowest at this ratio", ratio, lowest),
+        Series("at the ratio of the fan-ins", [told], [at_told], kind="points"),
     ]
-    return Panel("Two layers", "second shrink / first shrink", "test error", series, "log", "log")
+    return Panel(
+        "Two layers", "second shrink / first shrink", "test error", series, "log", "linear"
+    )
 
 
 def _moving(result: Result) -> Moving:
