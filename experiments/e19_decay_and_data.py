@@ -128,10 +128,12 @@ def law(name: str, examples: np.ndarray, steps: np.ndarray, batch_size: int) -> 
 
 def law_slopes(result: Result, design: str) -> dict[str, float]:
     """What each law says of the slope of log best shrink on log examples."""
-    return {
-        name: round(float(np.polyfit(*np.log(_law_line(result, design, name)), 1)[0]), 6) + 0.0
-        for name in _WORDS
-    }
+    found = {}
+    for name in _WORDS:
+        examples, shrinks = _law_line(result, design, name)
+        slope = float(np.polyfit(np.log(examples), np.log(shrinks), 1)[0])
+        found[name] = round(slope, 6) + 0.0  # no -0
+    return found
 
 
 def check(result: Result) -> list[Verdict]:

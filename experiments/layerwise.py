@@ -2,17 +2,17 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
 
 from bayesfilt.tasks import Mlp, Supervised, supervised_task
 from bayesfilt.tasks.data import load_digits, take_subset, with_label_noise
 
-type ByLayer = Mapping[str, Array | float]
-"""A number for every layer, by the layer's name; a layer without one has 0."""
+type ByLayer = Mapping[str, Any]
+"""A scalar, which may be traced, by the name of a layer; a layer without one has 0."""
 
 
 @dataclasses.dataclass(frozen=True)

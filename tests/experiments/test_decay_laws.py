@@ -35,11 +35,11 @@ def valleys(log_values, log_best) -> np.ndarray:
     return 0.1 * np.exp(0.05 * (np.asarray(log_values)[..., None] - best) ** 2)
 
 
-def bowl(log_first, log_second, best, setting=0) -> np.ndarray:
+def bowl(log_first, log_second, best, *, setting=0, oblique=1.0) -> np.ndarray:
     """The same of two values; the second's luck is the opposite of the first's."""
     first = log_first[:, None, None] - best[0] - 0.3 * LUCK[setting]
     second = log_second[None, :, None] - best[1] + 0.3 * LUCK[setting]
-    return 0.1 * np.exp(0.05 * (first**2 + second**2 + first * second))
+    return 0.1 * np.exp(0.05 * (first**2 + second**2 + oblique * first * second))
 
 
 def holding(verdicts: list[Verdict], *words: str) -> bool | None:
@@ -343,20 +343,18 @@ def test_the_first_layer_keeps_its_rate_and_the_filters_shrink():
 
 def rates_record(power, *, factor=1.0, seeds=SEEDS) -> Record:
     """The second layer's best rate over the first's is (64/width)^power times a factor."""
-    rates = 0.001 * 2.5 ** np.arange(14)
+    ratios, means = 4.0 ** np.arange(-8, 9), 0.0625 * 2.0 ** np.arange(7)
     groups = {}
     for setting, fan_in in enumerate((16, 64, 256)):
-        middle = np.log(0.3)
-        ratio = power * np.log(64 / fan_in) + np.log(factor)
-        best = middle - 0.5 * ratio, middle + 0.5 * ratio
-        errors = bowl(np.log(rates), np.log(rates), best, setting)[..., :seeds]
-        dims = ("first_rate", "second_rate", "seed")
+        best = power * np.log(64 / fan_in) + np.log(factor), np.log(0.5)
+        errors = bowl(np.log(ratios), np.log(means), best, setting=setting, oblique=0)
+        dims = ("ratio", "mean_rate", "seed")
         groups[f"width {fan_in}"] = {
-            "rate": variable("first_rate", rates),
-            "second_rate": variable("second_rate", rates),
+            "ratio": variable("ratio", ratios),
+            "mean_rate": variable("mean_rate", means),
             "fan_in": variable("layer", np.array([64, fan_in])),
-            "training_loss": variable(dims, errors),
-            "test_error": variable(dims, errors),
+            "training_loss": variable(dims, errors[..., :seeds]),
+            "test_error": variable(dims, errors[..., :seeds]),
         }
     return Record(groups=groups, attributes={})
 
