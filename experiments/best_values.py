@@ -12,7 +12,15 @@ import numpy as np
 from jaxtyping import Float
 
 from bayesfilt.compare import Interval, bootstrap, median_over_seeds
-from experiments.contract import Verdict, check_key, is_the_one, margin_of, spelled
+from experiments.contract import (
+    Verdict,
+    all_of,
+    check_key,
+    is_the_one,
+    margin_of,
+    spelled,
+    within,
+)
 
 # Of the grid's points, so many to each side of the lowest take part in a fit.
 _EACH_SIDE = 2
@@ -145,6 +153,38 @@ def is_law(
         " or if too many best values are at the edge of their grid",
         holds=is_the_one(found, value, rivals),
         margin=_margin(found, value, rivals),
+    )
+
+
+def in_every(
+    claim: str,
+    found: Sequence[Interval],
+    low: float,
+    high: float,
+    *,
+    measured: str,
+    tolerance: str,
+) -> Verdict:
+    """Whether every one of some numbers lies in a band: no as soon as one is outside.
+
+    Args:
+        claim: in words.
+        found: the numbers; NaN where a best value is at the edge of its grid.
+        low: end of the band.
+        high: end of the band.
+        measured: what the numbers are.
+        tolerance: why the band has this width.
+    """
+    parts = [within(each, low, high) for each in found]
+    margins = [margin_of(each, low, high) for each in found]
+    outside = [margin for margin, part in zip(margins, parts, strict=True) if part is False]
+    return Verdict(
+        claim=claim,
+        measured=f"{measured}: {'; '.join(map(spelled, found))}",
+        expected=f"{low:.3g} to {high:.3g}",
+        tolerance=f"{_INTERVAL}; {tolerance}; NaN where the best is at the edge of the grid",
+        holds=all_of(*parts),
+        margin=max(outside) if outside else min(margins),
     )
 
 

@@ -26,6 +26,7 @@ from bayesfilt.records import Record, variable
 from experiments.best_values import (
     Moving,
     best_intervals,
+    in_every,
     is_law,
     log_best_of_pair,
     log_heights,
@@ -35,14 +36,10 @@ from experiments.contract import (
     INTERVAL,
     Result,
     Verdict,
-    all_of,
     check_key,
     judged,
-    margin_of,
     not_judged,
-    spelled,
     with_enough_seeds,
-    within,
 )
 from experiments.grids import (
     Axes,
@@ -183,19 +180,12 @@ def first_variances(result: Result) -> tuple[float, float]:
 
 
 def _among_first_variances(result: Result) -> Verdict:
-    low, high = first_variances(result)
-    found = tied_intervals(result)
-    parts = [within(each, low, high) for each in found]
-    margins = [margin_of(each, low, high) for each in found]
-    outside = [margin for margin, part in zip(margins, parts, strict=True) if part is False]
-    return Verdict(
-        claim="At every learning rate the best decay is tied to a variance that first weights have",
-        measured="from the lowest rate to the highest " + "; ".join(map(spelled, found)),
-        expected=f"{low:.3g} (as drawn here) to {high:.3g} (He)",
-        tolerance=f"{INTERVAL}; the laws of first weights in use differ by six; NaN where the best"
-        " decay is at the edge of the grid",
-        holds=all_of(*parts),
-        margin=max(outside) if outside else min(margins),
+    return in_every(
+        "At every learning rate the best decay is tied to a variance that first weights have",
+        tied_intervals(result),
+        *first_variances(result),
+        measured="from the lowest rate to the highest",
+        tolerance="from the variance as drawn here to He's, which differ by six",
     )
 
 

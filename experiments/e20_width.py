@@ -6,9 +6,10 @@ rate goes with one over the width (muP), which is a constant weight decay.
 Source: P35. Against it: Wang and Aitchison (2025), where the memory in epochs is what counts, so
 that the shrink does not go with the width and under muP weight decay is in proportion to it.
 Refuted by: a slope of log best shrink on log width whose interval leaves out 1 at a fixed rate, or
--1 under muP. The two laws exclude each other in both designs. That a constant weight decay is best
-says the same as the filter under muP, and the same as the follow-up at a fixed rate: only both
-designs together single out the filter.
+-1 under muP; a best shrink that stands for no variance that first weights are given, which lie
+between 1/3 and 2 over the fan-in. The two laws exclude each other in both designs. That a constant
+weight decay is best says the same as the filter under muP, and the same as the follow-up at a
+fixed rate: only both designs together single out the filter.
 AdamW at constant rates on an MLP with two hidden layers. What varies is the shrink of the two
 matrices that read a hidden layer; that of the first, which reads 64 pixels at any width, is the
 filter's own, and biases do not decay. Only rates follow muP, first weights are the library's.
@@ -21,9 +22,17 @@ import dataclasses
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from bayesfilt.compare import Interval
 from bayesfilt.figures import VenueFigure, panels_figure
 from bayesfilt.records import Record, variable
-from experiments.best_values import Moving, best_intervals, is_law, log_heights, slope_of_best
+from experiments.best_values import (
+    Moving,
+    best_intervals,
+    in_every,
+    is_law,
+    log_heights,
+    slope_of_best,
+)
 from experiments.contract import Result, Verdict, with_enough_seeds
 from experiments.grids import seeds_from
 from experiments.layerwise import Digits, adamw_by_layer, fan_ins, mlp_task
@@ -43,6 +52,8 @@ _WORDS = {
     "filter": "goes with the width as the square of the rate times the fan-in",
     "memory": "does not go with the width",
 }
+# Best shrinks over the filter's: of variances from the library's own 1/(3 fan-in) to He's.
+_LEVELS = (0.5, 3.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +158,25 @@ def check(result: Result) -> list[Verdict]:
             )
             for name, words in _WORDS.items()
         ]
+        found.append(_level(result, design))
         verdicts += with_enough_seeds(found, moving.errors.shape[-1])
     return verdicts
+
+
+def _level(result: Result, design: str) -> Verdict:
+    """Whether the best shrinks stand for variances that first weights are given."""
+    group = result.groups[design]
+    width, rate = (group[each].values.astype(float) for each in ("width", "rate"))
+    told = filter_shrink(rate, width)
+    relative = best_intervals(moving_of(result, design)) / told[:, None]
+    found = [Interval(*row) for row in relative.tolist()]
+    return in_every(
+        f"At every width the best shrink stands for a variance of first weights, {DESIGNS[design]}",
+        found,
+        *_LEVELS,
+        measured="times rate^2 fan-in/2, from the narrowest to the widest",
+        tolerance="the laws of first weights in use have variances of 1/3 to 2 over the fan-in",
+    )
 
 
 def moving_of(result: Result, design: str) -> Moving:

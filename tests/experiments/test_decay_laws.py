@@ -329,6 +329,15 @@ def test_width_tells_the_filter_from_one_memory_for_all(law, filter_holds, memor
     for place, where in enumerate(("at a fixed rate", "one over the width")):
         assert holding(verdicts, "square of the rate", where) is filter_holds[place]
         assert holding(verdicts, "does not go", where) is memory_holds[place]
+    if filter_holds == (True, True):
+        assert all(holding(verdicts, "At every width", where) for where in width.DESIGNS.values())
+
+
+@pytest.mark.parametrize("factor", [1 / 4, 6.0])
+def test_a_shrink_of_another_size_stands_for_no_variance_of_first_weights(factor):
+    verdicts = width.check(width_record(lambda rate, fan_in: factor * rate**2 * fan_in / 2))
+    assert holding(verdicts, "square of the rate", "at a fixed rate") is True
+    assert holding(verdicts, "At every width", "at a fixed rate") is False
 
 
 def test_a_filter_that_forgets_the_square_is_refuted(monkeypatch):
