@@ -201,7 +201,7 @@ def _cost_panel(result: Result, metric: str) -> Panel:
     words = METRICS[metric]
     unit = ", nats" if metric == "training_loss" else ""
     title = f"Lowest {words}"
-    return Panel(title, "second rate / first rate", words + unit, series, "log", "log")
+    return Panel(title, "second rate / first rate", words + unit, series, "log", "linear")
 
 
 def _intervals(result: Result, metric: str) -> list[Interval]:
