@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bayesfilt.compare import Interval, bootstrap, layers_of
-from bayesfilt.compare.layers import flat, sizes, sums_by_layer
+from bayesfilt.compare.layers import flat, sums_by_layer
 from bayesfilt.simulate import Probe, StepView
 from bayesfilt.tasks import Task
 from bayesfilt.tasks.supervised import Supervised
@@ -33,14 +33,15 @@ def layer_names(task: Any) -> tuple[str, ...]:
 
 def live_weights(task: Any) -> np.ndarray:
     """1 for every weight that some example reaches, else 0; as long as all weights."""
-    params = jax.tree.map(np.ones_like, task.init_params(jax.random.key(0)))
+    shapes = jax.eval_shape(task.init_params, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
     inner = task.task if isinstance(task, WholeData) else task
     if isinstance(inner, Supervised):
         inputs = np.asarray(inner.train.inputs)
         reached = np.any(inputs.reshape(len(inputs), -1) != 0, axis=0)
         first = params["dense_0"].weight  # (units, inputs); a view into the tree
         first *= reached
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)]).astype(np.float32)
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(params)])
 
 
 def layer_probe(task: Any) -> Probe:
@@ -52,7 +53,7 @@ def layer_probe(task: Any) -> Probe:
     """
     layers = layers_of(jax.eval_shape(task.init_params, jax.random.key(0)))
     live = live_weights(task)
-    counts = sums_by_layer(layers, jnp.asarray(live))[:-1]
+    counts = np.array([live[start:end].sum() for start, end in layers.bounds[:-1]])
 
     def probe(task: Task, view: StepView) -> dict[str, Float[Array, " layers"]]:
         del task
@@ -68,20 +69,12 @@ def layer_probe(task: Any) -> Probe:
             "gradient": jnp.sqrt(push),
             "update": jnp.sqrt(move / counts),
             "angle": jnp.arctan2(across, length + along / length),
-            "largest": jnp.stack([jnp.max(jnp.abs(weight[a:b])) for a, b in layers.bounds[:-1]]),
+            "largest": jnp.stack([jnp.abs(weight[a:b]).max() for a, b in layers.bounds[:-1]]),
             "mean": total / counts,
             "length": length,
         }
 
     return probe
-
-
-def weights_of_layers(task: Any) -> np.ndarray:
-    """How many live weights each layer has."""
-    layers = layers_of(jax.eval_shape(task.init_params, jax.random.key(0)))
-    live = live_weights(task)
-    assert len(live) == sizes(layers)[-1]
-    return np.array([live[a:b].sum() for a, b in layers.bounds[:-1]])
 
 
 def late(
