@@ -55,7 +55,7 @@ CAPTION = (
 )
 
 NOISE, NORMALISED, PLAIN = "pure noise", "digits-layernorm", "digits-mlp"
-DECAYS = {0: "constant shrink", 1: "shrink as s (torch)", 2: "shrink as s² (AdamC)"}  # noqa: RUF001
+DECAYS = {0: "constant shrink", 1: "shrink as s (torch)", 2: "shrink as s² (AdamC)"}
 SLOPE_BAND = 0.125  # a quarter of the way between laws, which are 1/2 apart
 RECURSION_BAND = 0.05  # of log size, 5 %: the noise of Adam's mean square is left out of it
 FEW = 1.25  # a gradient norm that is a quarter larger is called grown
@@ -274,7 +274,8 @@ def _recursion(group: Group) -> Verdict:
         " size.",
         found,
         high=RECURSION_BAND,
-        tolerance="largest log ratio of all records; the noise of the mean square is left out; 90 % bootstrap over seeds",
+        tolerance="largest log ratio of all records; the noise of the mean square is left out;"
+        " 90 % bootstrap over seeds",
     )
 
 

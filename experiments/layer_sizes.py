@@ -49,7 +49,8 @@ def layer_probe(task: Any) -> Probe:
 
     It gives, by layer: `rms` of the weights, `gradient` (norm), `update` (rms; the decay is a
     part of it), `angle` (radians) from the weights before the step to those after it, `largest`
-    (absolute weight), `mean` (of the weights), and `length` (norm of the weights).
+    (absolute weight), `mean` (of the weights), `length` (norm of the weights), and `radial`, the
+    cosine between weights and gradient: 0 where the loss does not see their length.
     """
     layers = layers_of(jax.eval_shape(task.init_params, jax.random.key(0)))
     live = live_weights(task)
@@ -60,8 +61,10 @@ def layer_probe(task: Any) -> Probe:
         weight, gradient, update = (
             flat(tree) * live for tree in (view.params, view.gradient, view.updates)
         )
-        terms = jnp.stack([weight**2, gradient**2, update**2, weight * update, weight])
-        square, push, move, along, total = sums_by_layer(layers, terms)[:, :-1]
+        terms = jnp.stack(
+            [weight**2, gradient**2, update**2, weight * update, weight, weight * gradient]
+        )
+        square, push, move, along, total, inward = sums_by_layer(layers, terms)[:, :-1]
         length = jnp.sqrt(square)
         across = jnp.sqrt(jnp.maximum(move - along**2 / square, 0))
         return {
@@ -72,6 +75,7 @@ def layer_probe(task: Any) -> Probe:
             "largest": jnp.stack([jnp.abs(weight[a:b]).max() for a, b in layers.bounds[:-1]]),
             "mean": total / counts,
             "length": length,
+            "radial": inward / (length * jnp.sqrt(push)),
         }
 
     return probe
