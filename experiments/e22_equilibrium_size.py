@@ -71,6 +71,19 @@ NETWORK_BAND = 0.10  # grids of decays have steps of 2: a size to 10 % is 20 % i
 SLOPE_BAND = 0.125  # a quarter of the way to the exponents of gradients that agree
 
 
+_TITLES = {
+    NOISE: "Pure noise",
+    "digits-mlp": "Plain network",
+    "digits-layernorm": "Normalised network",
+}
+_LAYERS = {
+    ("digits-mlp", "dense_0"): "Plain network, first layer",
+    ("digits-mlp", "dense_1"): "Plain network, last layer",
+    ("digits-layernorm", "dense_0"): "Normalised network, first layer",
+    ("digits-layernorm", "dense_1"): "Normalised network, last layer",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Every number that can change the result."""
@@ -133,18 +146,20 @@ def check(result: Result) -> list[Verdict]:
 def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     """Measured against predicted, a panel a world; sizes by memory."""
     panels = []
-    for world, group in result.groups.items():
+    for world, title in _TITLES.items():
+        shown = [(index, words) for seen, index, words in _shown(result) if seen == world]
+        if not shown:
+            continue
+        group = result.groups[world]
         plain = _grid(group)
         expected = _prior(group)[plain]
         series = [
-            Series(_layer_words(world, str(layer)), expected, *_bars(group, index, plain), "points")
-            for index, layer in enumerate(group["layer"].values)
+            Series(words, expected, *each_over_seeds(group["rms"].values[plain, index]), "points")
+            for index, words in shown
         ]
         line = np.array([expected.min(), expected.max()])
         series.append(Series("sqrt(lr/(2 wd))", line, line, kind="law"))
-        panels.append(
-            Panel(world, "predicted size", "rms of weights", series, x_scale="log", y_scale="log")
-        )
+        panels.append(Panel(title, "sqrt(lr/(2 wd))", "rms of weights", series, "log", "log"))
     return panels_figure(panels_group([*panels, _memory_panel(result)]), venue)
 
 
@@ -326,44 +341,31 @@ def _exponents(
 
 
 def _layers(result: Result) -> list[tuple[str, int, str]]:
-    """World, index and words of every layer of weights; norms' gains are no such layer."""
+    """World, index and words of every layer of a network; a norm's gains are no such layer."""
     return [
-        (world, index, f"{world}, {_layer_words(world, str(layer))}")
+        (world, index, _LAYERS[world, str(layer)])
         for world, group in result.groups.items()
         if world != NOISE
         for index, layer in enumerate(group["layer"].values)
-        if str(layer).startswith("dense")
+        if (world, str(layer)) in _LAYERS
     ]
 
 
-def _layer_words(world: str, layer: str) -> str:
-    if world == NOISE:
-        return "independent noise"
-    seen = {"dense_0": "first layer", "dense_1": "last layer", "norm_0": "gains of the norm"}[layer]
-    return f"{seen} (normalised)" if (world, layer) == ("digits-layernorm", "dense_0") else seen
-
-
-def _bars(group: Group, layer: int, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return each_over_seeds(group["rms"].values[cells, layer])
+def _shown(result: Result) -> list[tuple[str, int, str]]:
+    """What is drawn: noise, and every layer."""
+    return [(NOISE, 0, "Independent noise"), *_layers(result)]
 
 
 def _memory_panel(result: Result) -> Panel:
     """Sizes for all memories over those of the defaults."""
     series, words = [], []
-    for world, group in result.groups.items():
+    for world, index, name in _shown(result):
+        group = result.groups[world]
         cells = _by_memory(group)
-        words = [
-            f"{b1:g}\n{b2:g}"
-            for b1, b2 in zip(group["b1"].values[cells], group["b2"].values[cells], strict=True)
-        ]
-        for index, layer in enumerate(group["layer"].values):
-            if world != NOISE and not str(layer).startswith("dense"):
-                continue
-            rms = group["rms"].values[cells, index]
-            ratio = each_over_seeds(rms / rms[:1])
-            name = _layer_words(world, str(layer))
-            name = name if world == NOISE else f"{world}, {name}"
-            series.append(Series(name, np.arange(len(words)), *ratio, "line"))
+        memories = zip(group["b1"].values[cells], group["b2"].values[cells], strict=True)
+        words = [f"{b1:g}\n{b2:g}" for b1, b2 in memories]
+        rms = group["rms"].values[cells, index]
+        series.append(Series(name, np.arange(len(words)), *each_over_seeds(rms / rms[:1])))
     return Panel(
         "Memories at one setting",
         "b1 (above) and b2",

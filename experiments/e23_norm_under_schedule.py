@@ -125,18 +125,16 @@ def check(result: Result) -> list[Verdict]:
 
 def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     """Sizes and gradients over training."""
-    panels = [_sizes_panel(result.groups[NOISE], 0, NOISE)]
+    panels = [_sizes_panel(result.groups[NOISE], 0, "Pure noise")]
     for world, layer, where in _layers(result):
         if world != NOISE:
             panels.append(_sizes_panel(result.groups[world], layer, where))
     normalised = result.groups[NORMALISED]
     gradient = _relative(normalised, "gradient", 0)
-    panels.append(
-        _course_panel(
-            "Gradient of the normalised layer", "gradient norm / before", normalised, gradient
-        )
+    panels.insert(
+        2, _course_panel("Gradient of that layer", "gradient norm / before", normalised, gradient)
     )
-    panels.append(_sizes_panel(result.groups[NOISE], 0, "Noise, memory over the run", slow=True))
+    panels.append(_sizes_panel(result.groups[NOISE], 0, "Noise, slow decay", slow=True))
     return panels_figure(panels_group(panels), venue)
 
 

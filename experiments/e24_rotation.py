@@ -54,6 +54,7 @@ CAPTION = (
 )
 
 NOISE, NETWORK = "noise across the weights", "layernorm network"
+_SHORT = {NOISE: "noise", NETWORK: "network"}
 KINDS = ("sgdw", "adamw", "adam_l2")
 BANDS = {NOISE: 0.05, NETWORK: 0.10}  # of small steps; of a network's pace
 ALIKE = 1.1  # layers' paces nearer than this are one pace
@@ -338,7 +339,12 @@ def _angles_panel(world: str, group: Group) -> Panel:
     ends = np.nanmin(group["predicted_angle"].values), np.nanmax(group["predicted_angle"].values)
     series.append(Series("as predicted", ends, ends, kind="law"))
     return Panel(
-        f"Angle: {world}", "predicted (rad/step)", "measured (rad/step)", series, "log", "log"
+        f"Angle, {_SHORT[world]}",
+        "predicted (rad/step)",
+        "measured (rad/step)",
+        series,
+        "log",
+        "log",
     )
 
 
@@ -349,7 +355,7 @@ def _balance_panel(result: Result) -> Panel:
         values = group["ratio"].values[chosen]
         expected = np.repeat(_predicted_ratio(group)[chosen], values.shape[1])
         bars = each_over_seeds(values.reshape(-1, values.shape[-1]))
-        series.append(Series(f"SGD, {world}", expected, *bars, "points"))
+        series.append(Series(f"SGD, {_SHORT[world]}", expected, *bars, "points"))
         all_expected.append(expected)
     ends = np.array([np.min(all_expected[0]), np.max(all_expected[0])])
     series.append(Series("as predicted", ends, ends, kind="law"))
@@ -362,7 +368,7 @@ def _layers_panel(world: str, group: Group) -> Panel:
         bars = each_over_seeds(group["angle"].values[setting])
         series.append(Series(name, np.arange(len(bars[0])), *bars, "line"))
     return Panel(
-        f"Paces: {world}",
+        f"Paces, {_SHORT[world]}",
         "layer, by gradient" if world == NOISE else "layer",
         "angle (rad/step)",
         series,
