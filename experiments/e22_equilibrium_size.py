@@ -20,6 +20,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float, PRNGKeyArray
@@ -214,10 +215,8 @@ def _prior(group: Group) -> Float[np.ndarray, " cells"]:
 
 
 def _exact_size(group: Group) -> Float[np.ndarray, " cells"]:
-    found = equilibrium_rms_with_momentum(
-        group["learning_rate"].values, _shrink(group), group["b1"].values
-    )
-    return np.asarray(found, float)
+    numbers = (group["learning_rate"].values, _shrink(group), group["b1"].values)
+    return np.asarray(equilibrium_rms_with_momentum(*map(jnp.asarray, numbers)), float)
 
 
 def _grid(group: Group) -> np.ndarray:

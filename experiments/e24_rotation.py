@@ -205,7 +205,8 @@ def _turning(
 
     shrink = settings["learning_rate"] * settings["weight_decay"]
     # SGD has no momentum here; L2 has no such law.
-    expected = np.asarray(rotation_per_step(shrink, settings["b1"]), float)
+    angle = rotation_per_step(jnp.asarray(shrink), jnp.asarray(settings["b1"]))
+    expected = np.array(angle, float)
     expected[settings["kind"] == KINDS.index("adam_l2")] = np.nan
     ratio = late(runs, "gradient", config.begin) / late(runs, "length", config.begin)
     return {

@@ -19,6 +19,7 @@ about 60 s of CPU time (estimated).
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Float, PRNGKeyArray
@@ -153,7 +154,8 @@ def expected_size(
 
     Normalised gradients have the mean snr/sqrt(1 + snr^2) and the deviation 1/sqrt(1 + snr^2).
     """
-    of_noise = np.asarray(equilibrium_rms(learning_rate, learning_rate * weight_decay), float)
+    shrink = jnp.asarray(learning_rate * weight_decay)
+    of_noise = np.asarray(equilibrium_rms(jnp.asarray(learning_rate), shrink), float)
     return np.sqrt((np.square(snr / weight_decay) + np.square(of_noise)) / (1 + np.square(snr)))
 
 
