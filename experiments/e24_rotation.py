@@ -90,7 +90,7 @@ class Config:
     batch_size: int = 32
     num_steps: int = 4_000
     begin: int = 2_500  # of what counts as late
-    record_every: int = 20
+    record_every: int = 5
     num_seeds: int = 5
 
 

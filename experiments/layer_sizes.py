@@ -75,7 +75,7 @@ def layer_probe(task: Any) -> Probe:
             "largest": jnp.stack([jnp.abs(weight[a:b]).max() for a, b in layers.bounds[:-1]]),
             "mean": total / counts,
             "length": length,
-            "radial": inward / (length * jnp.sqrt(push)),
+            "radial": inward / jnp.where(push > 0, length * jnp.sqrt(push), 1),
         }
 
     return probe
