@@ -295,7 +295,13 @@ def test_a_late_rise_is_seen_and_its_absence_too():
 def turning():
     """Noise across the weights, through the real optimizers."""
     config = dataclasses.replace(
-        e24.PAPER, shrinks=(1e-2,), noise_weights=256, num_steps=1_000, begin=600, num_seeds=SEEDS
+        e24.PAPER,
+        shrinks=(1e-2,),
+        sgd_shrinks=(1e-2,),
+        noise_weights=256,
+        num_steps=1_000,
+        begin=600,
+        num_seeds=SEEDS,
     )
     world = noise_world(noise=config.noise, width=config.noise_weights, only_direction=True)
     group = e24._turning(config, world, 3, config.noise_l2, tuple(range(SEEDS)))
@@ -334,6 +340,14 @@ def test_wrong_laws_of_rotation_are_refuted(turning, monkeypatch):
     assert e24._balance(e24.NOISE, turning).holds is False
     monkeypatch.setattr(e24, "POWER", -1.0)
     assert e24._power(turning).holds is False
+
+
+def test_a_network_without_gradients_is_not_judged(turning):
+    dead = turning | {
+        "pushed": variable(("setting", "layer", "seed"), turning["pushed"].values / 2)
+    }
+    found = parts_of(dead)
+    assert [found[name].holds for name in ("balance", "sgd", "adamw")] == [None] * 3
 
 
 def test_paces_are_told_apart_both_ways(turning):
