@@ -12,8 +12,7 @@ layers in front of a loss that sees their length open; they are judged all the s
 b1 and b2 are swept where 1/(1 - b1) is much shorter than 1/(lr wd), where the law says they do not
 matter; the AR(2) formula is judged outside of that, too. Weights of pixels that are always 0 are
 left out: they have no gradient, and decay to 0.
-Cost of PAPER: 168 runs of two networks for 4,800 steps and 98 of noise: about 100 s of CPU time
-(estimated from 50 s for half of it).
+Cost of PAPER: 168 runs of two networks for 4,800 steps and 98 of noise: about 55 s of CPU time.
 """
 
 import dataclasses
