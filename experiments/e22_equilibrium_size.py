@@ -170,7 +170,7 @@ def _sizes(config: Config, task: Any, seeds: tuple[int, ...], felt: Any) -> Grou
     cells += [(*middle, *betas) for betas in config.betas]
     cells += [(rate, decay, b1, 0.999) for rate, decay, b1 in felt]
     names = ("learning_rate", "weight_decay", "b1", "b2")
-    settings = dict(zip(names, np.array(cells).T, strict=True))
+    settings: dict[str, np.ndarray] = dict(zip(names, np.array(cells).T, strict=True))
     runs = train_many(
         task,
         _adamw,

@@ -154,8 +154,8 @@ def switched(numbers: Any) -> optax.GradientTransformation:
     adam = optax.scale_by_adam(b1=numbers["b1"])
     is_sgd = numbers["kind"] == KINDS.index("sgdw")
 
-    def update(gradient, state, params=None):
-        pushed = jax.tree.map(lambda g, w: g + numbers["l2"] * w, gradient, params)
+    def update(updates, state, params=None):
+        pushed = jax.tree.map(lambda g, w: g + numbers["l2"] * w, updates, params)
         scaled, state = adam.update(pushed, state)
 
         def step(scaled, plain, weight):

@@ -22,6 +22,7 @@ about 45 s of CPU time.
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -29,7 +30,8 @@ from jaxtyping import Float, PRNGKeyArray
 
 from bayesfilt.figures import VenueFigure, panels_figure
 from bayesfilt.records import Group, Record, variable
-from bayesfilt.tasks.named import make_task
+from bayesfilt.tasks.data import load_digits, take_subset
+from bayesfilt.tasks.supervised import supervised_task
 from bayesfilt.theory import equilibrium_rms_with_momentum
 from experiments.contract import (
     Result,
@@ -110,7 +112,9 @@ QUICK = Config(
 def run(config: Config, key: PRNGKeyArray) -> Result:
     """Noise of every SNR; the MLP on all data, and on minibatches."""
     seeds = seeds_from(key, config.num_seeds)
-    task = make_task("digits-mlp", batch_size=config.batch_size, subset=config.subset)
+    subset_key = jax.random.split(jax.random.key(0))[0]  # as `make_task` draws it
+    dataset = take_subset(subset_key, load_digits(), config.subset)
+    task = supervised_task(dataset, "mlp", batch_size=config.batch_size)
     groups = {NOISE: _noise(config, seeds)}
     for name, world in ((WHOLE, WholeData(task)), (MINI, task)):
         groups[name] = _digits(config, world, seeds)
@@ -350,8 +354,8 @@ def _sizes_panel(group: Group) -> Panel:
     series = []
     for cell in dict.fromkeys((int(np.argmin(product)), int(np.argmax(product)))):
         decay = group["weight_decay"].values[cell]
-        bars = (part * decay for part in each_over_seeds(group["rms"].values[cell]))
-        series.append(Series(_name(group, cell), snr, *bars, "points"))
+        middle, low, high = (part * decay for part in each_over_seeds(group["rms"].values[cell]))
+        series.append(Series(_name(group, cell), snr, middle, low, high, "points"))
         series.append(Series("both together", snr, expected[cell] * decay, kind="law"))
     return Panel(NOISE, "SNR of the gradient", "rms of weights x wd", series, "log", "log")
 
@@ -365,13 +369,16 @@ def _crossing_panel(group: Group) -> Panel:
         )
         for cell in range(len(law))
     ]
-    bars = np.array(rows).T
+    middle, low, high = np.array(rows).T
     ends = np.array([law.min(), law.max()])
     return Panel(
         "Mean and noise are equal",
         "sqrt(lr wd/2)",
         "SNR at the crossing",
-        [Series("crossing", law, *bars, "points"), Series("as predicted", ends, ends, kind="law")],
+        [
+            Series("crossing", law, middle, low, high, "points"),
+            Series("as predicted", ends, ends, kind="law"),
+        ],
         "log",
         "log",
     )

@@ -47,7 +47,7 @@ class NoiseWorld:
             name: weights / jnp.linalg.norm(weights) if self.only_direction else weights
             for name, weights in params.items()
         }
-        return sum(jnp.vdot(batch[name], seen[name]) for name in seen)
+        return jnp.sum(jnp.stack([jnp.vdot(batch[name], seen[name]) for name in seen]))
 
     def evaluate(self, params: Params) -> dict[str, Float[Array, ""]]:
         """Nothing is learnt here."""

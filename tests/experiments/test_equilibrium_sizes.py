@@ -257,7 +257,7 @@ def test_the_scheduled_optimizers_are_those_of_the_zoo(power, name):
         for step in range(steps):
             gradient = jnp.array([0.3, -0.1]) * (step - 2.5)
             updates, state = optimizer.update(gradient, state, weights)
-            weights = weights + updates
+            weights = optax.apply_updates(weights, updates)
         ends.append(weights)
     np.testing.assert_allclose(*ends, rtol=2e-5)
     assert abs(float(ends[0][1] - start[1])) > 0.05
@@ -381,7 +381,7 @@ def test_the_switched_optimizer_is_each_of_optax():
             for step in range(4):
                 gradient = jnp.array([0.3, -0.1]) * (step - 1.5)
                 updates, state = optimizer.update(gradient, state, weights)
-                weights = weights + updates
+                weights = optax.apply_updates(weights, updates)
             ends.append(weights)
         np.testing.assert_allclose(*ends, rtol=1e-5, err_msg=kind)
 
