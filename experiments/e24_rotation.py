@@ -136,6 +136,7 @@ def check(result: Result) -> list[Verdict]:
             *(_angle(world, group, "adamw", b1) for b1 in _momenta(group)),
             _alike(world, group, "adamw"),
             _alike(world, group, "adam_l2"),
+            _more_alike(world, group),
         ]
     verdicts.append(_power(result.groups[NOISE]))
     return with_enough_seeds(verdicts, result.groups[NOISE]["angle"].values.shape[-1])
@@ -318,6 +319,23 @@ def _alike(world: str, group: Group, kind: str) -> Verdict:
         low=ALIKE,
         tolerance=f"fastest over slowest layer, at L2 {group['l2'].values[setting]:g}, whose mean"
         " angle is nearest to AdamW's; 90 % bootstrap over seeds",
+    )
+
+
+def _more_alike(world: str, group: Group) -> Verdict:
+    """The comparison itself: both may differ from one pace."""
+
+    def gap(drawn: np.ndarray) -> float:
+        paces = np.log(median_of(drawn))
+        return float(np.ptp(paces[0]) - np.ptp(paces[1]))
+
+    both = group["angle"].values[[_of_adamw(group), _matched(group)]]
+    return judged(
+        f"{world}: paces of normalised layers are nearer to each other under AdamW than under L2.",
+        over_seeds(gap, both),
+        high=0.0,
+        tolerance="log of fastest over slowest layer, AdamW minus L2; 90 % bootstrap over paired"
+        " seeds",
     )
 
 

@@ -317,6 +317,7 @@ def parts_of(group):
         "momentum": e24._angle(e24.NOISE, group, "adamw", 0.9),
         "alike": e24._alike(e24.NOISE, group, "adamw"),
         "apart": e24._alike(e24.NOISE, group, "adam_l2"),
+        "more alike": e24._more_alike(e24.NOISE, group),
         "power": e24._power(group),
     }
 
@@ -354,7 +355,11 @@ def test_paces_are_told_apart_both_ways(turning):
     angle = turning["angle"].values
     apart = angle * np.array([1.0, 1.2, 1.5])[None, :, None]
     alike = np.repeat(angle[:, :1], 3, axis=1)
+    is_l2 = (turning["kind"].values == e24.KINDS.index("adam_l2"))[:, None, None]
+    swapped = np.where(is_l2, alike, apart)
     place = ("setting", "layer", "seed")
+    l2_is_nearer = turning | {"angle": variable(place, swapped)}
+    assert e24._more_alike(e24.NOISE, l2_is_nearer).holds is False
     assert (
         e24._alike(e24.NOISE, turning | {"angle": variable(place, apart)}, "adamw").holds is False
     )
