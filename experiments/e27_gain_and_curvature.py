@@ -42,8 +42,8 @@ from experiments.tracked_worlds import (
 CLAIM = "The best gain depends on drift and noise and not on curvature."
 SETTLES = ("P18", "P19", "P39", "3.2")
 CAPTION = (
-    "Tracking error against gain for several curvatures, the best gain of each, and the error"
-    " of every power of the normaliser at its best rate for four laws of drift."
+    "Tracking error against gain for several curvatures (load: curvature times the claimed gain),"
+    " the best gain of each, and the best power of the normaliser for laws of drift."
 )
 
 SMALL = 0.2  # gain times curvature up to which the law is claimed
@@ -123,7 +123,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
             x_label="gain / $\\sqrt{q/R}$",
             y_label="error / lowest error",
             series=[
-                Series(f"$H\\sqrt{{q/R}}$ = {load:g}", gains, row / np.nanmin(row))
+                Series(f"load {load:g}", gains, row / np.nanmin(row))
                 for load, row in zip(loads, medians, strict=True)
             ],
             x_scale="log",
@@ -132,11 +132,11 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
         ),
         Panel(
             title="best gain",
-            x_label="curvature $H\\sqrt{q/R}$",
+            x_label="load, curvature x $\\sqrt{q/R}$",
             y_label="best gain / $\\sqrt{q/R}$",
             series=[
                 Series("measured", loads, *_columns(best)),
-                Series("exact law", law, np.sqrt(1 + law**2 / 4) - law / 2, kind="law"),
+                Series("exact best gain", law, np.sqrt(1 + law**2 / 4) - law / 2, kind="law"),
             ],
             x_scale="log",
             y_scale="log",
@@ -151,7 +151,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
                     Series(words, alphas, *_columns(_best_powers(power, metric)))
                     for metric, words in METRICS.items()
                 ),
-                Series("(1 - $\\alpha$)/2", alphas, (1 - alphas) / 2, kind="law"),
+                Series("law (1 - alpha)/2", alphas, (1 - alphas) / 2, kind="law"),
             ],
         ),
     ]

@@ -1,6 +1,6 @@
 """Worlds of drifting optima with known drift, noise and curvature, and optimizers that track them.
 
-Every weight on its own, with curvature and noise apart (in `bayesfilt.tasks.Tracking` they are one):
+Every weight on its own, with curvature and noise apart (in `bayesfilt.tasks` they are one):
 
     w*' = kept w* + u* + N(0, drift)    u*' = velocity_kept u* + N(0, velocity drift)
     g ~ N(curvature (w - w*), noise)
