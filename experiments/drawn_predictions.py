@@ -7,8 +7,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from bayesfilt.tasks import Examples
+
 BINS = 15
 _LUCKY = 20  # sets of labels drawn for the floor
+_LABELS_SEED = 0  # the same held-out labels for all
 
 
 def calibration_error(
@@ -19,6 +22,17 @@ def calibration_error(
     place = jnp.clip((confidence * BINS).astype(int), 0, BINS - 1)
     gaps = jnp.zeros(BINS).at[place].add(confidence - right)
     return jnp.sum(jnp.abs(gaps)) / len(right)
+
+
+def noisy_labels(share: float, examples: Examples) -> Examples:
+    """Held-out examples whose labels are wrong as often as those trained on, by the same law."""
+    wrong_key, class_key = jax.random.split(jax.random.key(_LABELS_SEED))
+    wrong = jax.random.uniform(wrong_key, examples.labels.shape) < share
+    others = jax.random.randint(class_key, examples.labels.shape, 1, 10)
+    return Examples(
+        inputs=examples.inputs,
+        labels=jnp.where(wrong, (examples.labels + others) % 10, examples.labels),
+    )
 
 
 def diagonal_fisher(task: Any, params: Any) -> Float[Array, " weights"]:

@@ -1,17 +1,17 @@
-"""Does the best rate go with the root of the batch size for Adam, and with it for SGD?
+"""Does the best rate go with the root of the batch size for Adam, with the batch size for SGD?
 
-Claim: if optima drift a fixed amount per *example*, batches k times larger want a drift scale and so
-an Adam learning rate sqrt(k) times larger, an SGD learning rate k times larger, and a shrink per
+Claim: if optima drift a fixed amount per *example*, batches k times larger want a drift scale and
+so an Adam learning rate sqrt(k) times larger, an SGD learning rate k times larger, and a shrink per
 step k times larger: both scaling rules from one filter, below the critical batch size.
 Source: derived for this project (theory 2.9 vii, P17); for Adam's rule Malladi et al. (2022).
-Refuted by: a slope of the best learning rate on the batch size, at an equal number of examples seen,
-whose interval leaves out the claimed one.
+Refuted by: a slope of the best learning rate on the batch size, at an equal number of examples
+seen, whose interval leaves out the claimed one.
 In the exact world the drift *is* per example, so that a yes there tests the derivation only: loud
 gradients (Adam's limit) and quiet ones (SGD's), where the best shrink is measured as well. On
-digits nothing fixes the drift. There the shrink per example is the same at every size, the memory of
-the second moment is so in examples, and b1 is left alone, as people do. Training starts far from
-where it ends, so that the best rate also depends on the way to go in the steps that are left, which
-pulls towards slope 1 for all optimizers; the critical batch size is not measured.
+digits nothing fixes the drift. There the shrink per example is the same at every size, the memory
+of the second moment is so in examples, and b1 is left alone, as people do. Training starts far
+from where it ends, so that the best rate also depends on the way to go in the steps that are left,
+which pulls towards slope 1 for all optimizers; the critical batch size is not measured.
 Cost of PAPER: 425 runs of the MLP on 32,000 examples each: 88 s of CPU time.
 """
 
@@ -41,6 +41,7 @@ from experiments.contract import (
 )
 from experiments.coordinates import interval_over_seeds, widened
 from experiments.grids import seeds_from
+from experiments.interval_columns import Columns, columns
 from experiments.many_runs import train_many
 from experiments.panels import Panel, Series, panels_group
 from experiments.tracked_worlds import (
@@ -229,7 +230,7 @@ def _exact(config: Config, key: PRNGKeyArray) -> dict[str, Group]:
 def _settings(
     config: Config, world: str, what: str, ratios: np.ndarray, places: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Numbers of one world at every batch size and place, what is not swept as the theory has it."""
+    """Numbers of one world at every batch size and place; what is not swept is as in theory."""
     transition, precision = transition_of(config, world)
     drift_scale = float(transition.drift_scale)
     power = POWER.get(what, 0.0)
@@ -321,8 +322,8 @@ def _slope(group: Group, metric: str, where: str, what: str) -> Verdict:
         claim=f"{where}: the best {place} goes with the batch size to the power {claimed:g}.",
         measured=f"slope {spelled(found)}",
         expected=f"{claimed:g}, and not {' or '.join(f'{rival:g}' for rival in rivals)}",
-        tolerance=f"{INTERVAL}{room}; no where it leaves out the claimed slope, undecided where it holds"
-        " a rival's or is wider than the way to one",
+        tolerance=f"{INTERVAL}{room}; no where it leaves out the claimed slope, undecided where it"
+        " holds a rival's or is wider than the way to one",
         holds=is_the_one(found, claimed, rivals),
         margin=_clearance(found, claimed),
     )
@@ -341,14 +342,14 @@ def _clearance(found: Interval, claimed: float) -> float:
     return abs(half - abs(claimed - 0.5 * (found.high + found.low))) / half
 
 
-def _relative(group: Group, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _relative(group: Group, metric: str) -> Columns:
     """Best places over that of the first batch size, with the intervals of each."""
     values, places = group[metric].values, group["place"].values
     first = log_best(values, places)[0]
-    rows = [
-        interval_over_seeds(
-            lambda drawn: float(np.exp(log_best(drawn, places)[0] - first)), values[row : row + 1]
-        )
-        for row in range(len(values))
-    ]
-    return tuple(np.array(rows).T * group["leaning"].values)
+
+    def relative(drawn: np.ndarray) -> float:
+        return float(np.exp(log_best(drawn, places)[0] - first))
+
+    found = columns([interval_over_seeds(relative, row[None]) for row in values])
+    leaning = group["leaning"].values
+    return found[0] * leaning, found[1] * leaning, found[2] * leaning

@@ -2,7 +2,7 @@
 
 Claim: optima that wander by q a step, seen through gradients with noise R, are tracked best by the
 constant gain sqrt(q/R), whatever the curvature H (P18), until the gain times H is near 1; and if
-q goes with the mean-square gradient to the power alpha, the best normaliser is v^-(1 - alpha)/2 (P19).
+q goes with the mean-square gradient to the power alpha, the best normaliser is v^-(1-alpha)/2.
 Source: derived for this project (theory 2.9 i, ii); for LMS filters known since Eweda (1994).
 Refuted by: a best gain that moves with H at small gain, or one that does not fall where sqrt(q/R) H
 is 1; a best power that is not (1 - alpha)/2.
@@ -28,6 +28,7 @@ from bayesfilt.optimizers.rivals import power_adam
 from bayesfilt.records import Group, Record, variable
 from experiments.contract import INTERVAL, Result, Verdict, judged, with_enough_seeds
 from experiments.coordinates import interval_over_seeds
+from experiments.interval_columns import columns
 from experiments.panels import Panel, Series, panels_group
 from experiments.tracked_worlds import (
     DriftingWorld,
@@ -135,7 +136,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
             x_label="load, curvature x $\\sqrt{q/R}$",
             y_label="best gain / $\\sqrt{q/R}$",
             series=[
-                Series("measured", loads, *_columns(best)),
+                Series("measured", loads, *columns(best)),
                 Series("exact best gain", law, np.sqrt(1 + law**2 / 4) - law / 2, kind="law"),
             ],
             x_scale="log",
@@ -148,7 +149,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
             y_label="best power of $v$",
             series=[
                 *(
-                    Series(words, alphas, *_columns(_best_powers(power, metric)))
+                    Series(words, alphas, *columns(_best_powers(power, metric)))
                     for metric, words in METRICS.items()
                 ),
                 Series("law (1 - alpha)/2", alphas, (1 - alphas) / 2, kind="law"),
@@ -308,17 +309,11 @@ def _exponents(power: Group, metric: str, words: str) -> list[Verdict]:
     found = zip(power["alpha"].values, _best_powers(power, metric), strict=True)
     return [
         judged(
-            f"By {words}, the best power of the mean square to divide by is {(1 - alpha) / 2:g} where"
-            f" drift goes with its power {alpha:g}.",
+            f"By {words}, the best power of the mean square to divide by is {(1 - alpha) / 2:g}"
+            f" where drift goes with its power {alpha:g}.",
             best,
             low=(1 - alpha) / 2 - _POWER,
             high=(1 - alpha) / 2 + _POWER,
         )
         for alpha, best in found
     ]
-
-
-def _columns(found: list[Interval]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Estimates, low ends and high ends."""
-    estimate, low, high = np.array(found).T
-    return estimate, low, high

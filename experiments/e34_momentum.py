@@ -1,8 +1,8 @@
 """Is momentum of use only where optima have a velocity?
 
 Claim: a running mean of gradients does not help to track optima that wander, once the rate is tuned
-(P30); it helps where they have a velocity, and there the best is the velocity filter, whose step has
-a direct part and a look-ahead: 6 to 7 % less error than the best constant gain (the note's number).
+(P30); it helps where they have a velocity, and there the velocity filter is best, whose step has a
+direct part and a look-ahead: 6 to 7 % less error than the best constant gain (the note's number).
 Source: theory 2.7, E5 and E6; reconstruction of BAdam (Aitchison 2018) from its abstract.
 Refuted by: momentum that lowers the error of wandering optima; none that lowers it with a velocity;
 another number; and on digits, momentum that lowers the loss, or a velocity filter that does not.
@@ -43,6 +43,7 @@ from experiments.contract import (
 )
 from experiments.coordinates import interval_over_seeds
 from experiments.grids import seeds_from
+from experiments.interval_columns import columns, medians
 from experiments.many_runs import train_many
 from experiments.panels import Panel, Series, panels_group
 from experiments.tracked_worlds import DriftingWorld, Numbers, crossed, tracking_errors
@@ -154,7 +155,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
         Series(
             f"velocity {share:g}",
             momenta,
-            *_columns(
+            *columns(
                 [_over_constant(worlds, "running_mean", row, only=b1) for b1 in range(momenta.size)]
             ),
         )
@@ -164,7 +165,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
         Series(
             name,
             shares,
-            *_columns([_over_constant(worlds, field, row) for row in range(shares.size)]),
+            *columns([_over_constant(worlds, field, row) for row in range(shares.size)]),
         )
         for name, field in zip(TRACKERS, ("running_mean", "nesterov", "filter"), strict=True)
     ]
@@ -178,7 +179,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     rates = digits["learning_rate"].values
     for metric, label in METRICS.items():
         series = [
-            Series(str(name), rates, *_middles(digits[metric].values[index]))
+            Series(str(name), rates, *medians(digits[metric].values[index]))
             for index, name in enumerate(digits["optimizer"].values)
         ]
         title = "digits"
@@ -355,8 +356,8 @@ def _in_worlds(worlds: Group) -> list[Verdict]:
             tolerance=log,
         ),
         judged(
-            "Optima with a velocity that carries as far as their drift: a running mean of gradients"
-            " lowers the error.",
+            "Optima with a velocity that carries as far as their drift: a running mean of"
+            " gradients lowers the error.",
             gap("running_mean", equal),
             high=-_SMALL,
             tolerance=log,
@@ -377,8 +378,8 @@ def _in_worlds(worlds: Group) -> list[Verdict]:
             tolerance=f"{log}; a per cent on either side",
         ),
         judged(
-            "Optima with such a velocity: Nesterov's momentum with the best rate and b1 comes within"
-            " a hundredth of the velocity filter.",
+            "Optima with such a velocity: Nesterov's momentum with the best rate and b1 comes"
+            " within a hundredth of the velocity filter.",
             over_filter,
             high=_SMALL,
             tolerance=log,
@@ -419,16 +420,3 @@ def _on_digits(
     if edges:
         return not_judged(verdict, f"as the best of {' and '.join(edges)} is at the grid's edge")
     return verdict
-
-
-def _middles(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Medians over seeds with their intervals, of (rows, seeds)."""
-    return _columns(
-        [interval_over_seeds(lambda drawn: float(np.median(drawn)), row) for row in rows]
-    )
-
-
-def _columns(found: list[Interval]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Estimates, low ends and high ends."""
-    estimate, low, high = np.array(found).T
-    return estimate, low, high

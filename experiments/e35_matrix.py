@@ -28,11 +28,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from bayesfilt.compare import Interval
 from bayesfilt.figures import VenueFigure, panels_figure
-from bayesfilt.filters import DiagonalFilter, FullFilter, diagonal_filter, full_filter
+from bayesfilt.filters import diagonal_filter, full_filter
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.tasks import Task, make_task
 from bayesfilt.theory import (
-    KroneckerFactors,
     OrnsteinUhlenbeck,
     overconfidence,
     steady_state_variance,
@@ -46,7 +45,10 @@ from experiments.contract import (
 )
 from experiments.coordinates import interval_over_seeds
 from experiments.grids import seeds_from
+from experiments.interval_columns import medians
+from experiments.layer_curvature import kronecker_factors, median_factor
 from experiments.many_runs import train_many
+from experiments.matrix_worlds import Counts, counted_errors, in_worlds
 from experiments.panels import Panel, Series, panels_group
 from experiments.tracked_worlds import (
     Numbers,
@@ -142,7 +144,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
             y_label="variance of errors, weight$^2$",
             series=[
                 *(
-                    Series(name, values, *_middles(group["error"].values))
+                    Series(name, values, *medians(group["error"].values))
                     for name, group in worlds.items()
                 ),
                 Series("slope -1/2", values, eta * values**-0.5, kind="law"),
@@ -156,7 +158,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
             x_label="power s of 1/H in the gain",
             y_label="excess loss over full filter's",
             series=[
-                Series(name, group["power"].values, *_middles(group["swept"].values))
+                Series(name, group["power"].values, *medians(group["swept"].values))
                 for name, group in worlds.items()
             ],
             y_scale="log",
@@ -170,7 +172,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
                 Series(
                     "counted",
                     factorised["correlation"].values,
-                    *_middles(factorised["real"].values / factorised["claimed"].values[:, None]),
+                    *medians(factorised["real"].values / factorised["claimed"].values[:, None]),
                 ),
                 Series(
                     "law for the full filter",
@@ -187,7 +189,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
             y_label="median factor",
             series=[
                 Series(
-                    str(layer), layers["damping"].values, *_middles(layers["factor"].values[index])
+                    str(layer), layers["damping"].values, *medians(layers["factor"].values[index])
                 )
                 for index, layer in enumerate(layers["layer"].values)
             ],
@@ -209,8 +211,8 @@ def _world(config: Config, turn_key: PRNGKeyArray, key: PRNGKeyArray, index: int
     transition = OrnsteinUhlenbeck(drift_scale=config.drift_scale, stationary_variance=jnp.inf)
     kalman = full_filter(transition, shape)
     moves = basis * config.drift_scale * (values[-1] / values) ** (claimed - 0.5)
-    step, belief = _in_worlds(kalman, curvature)
-    found = _errors(config, key, curvature, moves, belief, step)
+    step, belief = in_worlds(kalman, curvature)
+    found = counted_errors(key, curvature, moves, step, belief, _counts(config))
     error = np.einsum("sij,ia,ja->as", found, basis, basis)
     powers = np.linspace(*config.powers)
     losses = _constant_gains(config, key, np.asarray(values), claimed, powers)
@@ -222,39 +224,13 @@ def _world(config: Config, turn_key: PRNGKeyArray, key: PRNGKeyArray, index: int
     }
 
 
-def _errors(
-    config: Config, key: PRNGKeyArray, curvature: Array, moves: Array, belief: Any, step: Any
-) -> Float[np.ndarray, "seeds weights weights"]:
-    """Covariance of a filter's errors when the gradient is taken, counted in many worlds.
-
-    Args:
-        config: numbers of the simulation.
-        key: of all random numbers.
-        curvature: H, curvature and noise of the summed gradient.
-        moves: matrix that makes one step of drift out of independent normal numbers.
-        belief: of the filter to begin with, about an optimum at 0.
-        step: (belief, gradient) -> belief about the next optimum; vectorised over worlds.
-    """
-    noise = jnp.linalg.cholesky(curvature)
-    shape = (config.num_worlds, len(curvature))
-
-    def one_seed(seed_key: PRNGKeyArray) -> Array:
-        def one(carry: tuple, index: Array) -> tuple[tuple, None]:
-            beliefs, optimum, total = carry
-            looked, moved = jax.random.normal(jax.random.fold_in(seed_key, index), (2, *shape))
-            distance = beliefs.mean - optimum
-            total = total + (index >= config.settling) * distance.T @ distance
-            beliefs = step(beliefs, distance @ curvature + looked @ noise.T)
-            return (beliefs, optimum + moved @ moves.T, total), None
-
-        start = (belief._replace(mean=jnp.zeros(shape)), jnp.zeros(shape), jnp.zeros(moves.shape))
-        steps = jnp.arange(config.settling + config.num_steps)
-        return jax.lax.scan(one, start, steps)[0][-1]
-
-    totals = jax.jit(lambda keys: jax.lax.map(one_seed, keys))(
-        jax.random.split(key, config.world_seeds)
+def _counts(config: Config) -> Counts:
+    return Counts(
+        num_worlds=config.num_worlds,
+        num_seeds=config.world_seeds,
+        settling=config.settling,
+        num_steps=config.num_steps,
     )
-    return np.asarray(totals) / (config.num_steps * config.num_worlds)
 
 
 def _constant_gains(
@@ -298,10 +274,10 @@ def _factorised(config: Config, key: PRNGKeyArray) -> Group:
         same = jnp.full((count, count), correlation) + (1 - correlation) * jnp.eye(count)
         curvature = config.correlated_curvature * same
         precision = jnp.diagonal(curvature)
-        alone = _in_worlds(diagonal_filter(transition), precision)
-        together = _in_worlds(full_filter(transition), curvature)
+        alone = in_worlds(diagonal_filter(transition), precision)
+        together = in_worlds(full_filter(transition), curvature)
         for name, (step, belief) in {"real": alone, "full": together}.items():
-            found = _errors(config, key, curvature, moves, belief, step)
+            found = counted_errors(key, curvature, moves, step, belief, _counts(config))
             rows[name].append(np.trace(found, axis1=1, axis2=2) / count)
         settled = steady_state_variance(precision, *transition)
         rows["claimed"].append(float(settled[0]) + config.drift_scale**2)
@@ -315,24 +291,13 @@ def _factorised(config: Config, key: PRNGKeyArray) -> Group:
     }
 
 
-def _in_worlds(kalman: FullFilter | DiagonalFilter, precision: Array) -> tuple[Any, Any]:
-    """A step of a filter in many worlds, of which it is equally sure, and its first belief."""
-    first: Any = kalman.init(jnp.zeros(len(precision)), jnp.zeros_like(precision))
-    axes = type(first)(0, None)  # means of their own, one variance
-
-    def one(belief: Any, gradient: Array) -> Any:
-        return kalman.predict(kalman.condition(belief, gradient, precision))
-
-    return jax.vmap(one, in_axes=(axes, 0), out_axes=axes), first
-
-
 def _layers(config: Config, seeds: Sequence[int]) -> Group:
     """Median factor by which the factorised filter is too sure, on K-FAC of trained layers."""
     task = make_task("digits-mlp", batch_size=config.batch_size, dtype="float32")
 
     def final(task: Task, params: Any) -> dict[str, Array]:
         return {
-            f"{layer}/{damping:g}": _median_factor(factors, damping)
+            f"{layer}/{damping:g}": median_factor(factors, damping)
             for layer, factors in kronecker_factors(task, params).items()
             for damping in config.dampings
         }
@@ -354,33 +319,6 @@ def _layers(config: Config, seeds: Sequence[int]) -> Group:
         "damping": variable("damping", np.array(config.dampings), units="mean eigenvalue"),
         "factor": variable(("layer", "damping", "seed"), np.array(factor), units="1"),
     }
-
-
-def kronecker_factors(task: Any, params: Any) -> dict[str, KroneckerFactors]:
-    """K-FAC of both layers of the MLP, with the true Fisher: G of outputs, A of inputs."""
-    inputs = task.train.inputs.reshape(len(task.train.inputs), -1)
-    first, last = params["dense_0"], params["dense_1"]
-    before = inputs @ first.weight.T + first.bias
-    hidden = jax.nn.relu(before)
-    p = jax.nn.softmax(hidden @ last.weight.T + last.bias)
-    of_logits = jax.vmap(jnp.diag)(p) - p[:, :, None] * p[:, None, :]
-    back = (before > 0)[:, None, :] * last.weight[None]  # (examples, logits, hidden)
-    of_hidden = jnp.einsum("nab,nai,nbj->ij", of_logits, back, back) / len(inputs)
-    return {
-        "first layer": KroneckerFactors(rows=of_hidden, columns=inputs.T @ inputs / len(inputs)),
-        "last layer": KroneckerFactors(
-            rows=jnp.mean(of_logits, axis=0), columns=hidden.T @ hidden / len(inputs)
-        ),
-    }
-
-
-def _median_factor(factors: KroneckerFactors, damping: float) -> Array:
-    """Of all weights of a layer; of a Kronecker product it is the product of its factors'."""
-    sides = [
-        overconfidence(side + damping * jnp.trace(side) / len(side) * jnp.eye(len(side)))
-        for side in factors
-    ]
-    return jnp.median(sides[0][:, None] * sides[1][None, :])
 
 
 def _powers(name: str, claimed: float, group: Group) -> list[Verdict]:
@@ -466,9 +404,3 @@ def _on_layers(group: Group) -> list[Verdict]:
         )
         for index, layer in enumerate(group["layer"].values)
     ]
-
-
-def _middles(rows: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Medians over seeds with their intervals, of (rows, seeds)."""
-    found = [interval_over_seeds(lambda drawn: float(np.median(drawn)), row) for row in rows]
-    return tuple(np.array(found).T)
