@@ -202,7 +202,7 @@ TINY = dataclasses.replace(
     batch.QUICK,
     batch_sizes=(8, 32),
     loud=(0.02, 400.0),
-    places=(0.5, 2.0, 5),
+    places=(0.2, 5.0, 7),
     num_weights=64,
     world_seeds=SEEDS,
     num_steps=800,
