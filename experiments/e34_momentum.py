@@ -27,13 +27,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from bayesfilt.compare import Interval, median_over_seeds
+from bayesfilt.compare import median_over_seeds
 from bayesfilt.figures import VenueFigure, panels_figure
-from bayesfilt.filters import velocity_filter
 from bayesfilt.optimizers import badam, power_adam
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.tasks import make_task
-from bayesfilt.theory import OrnsteinUhlenbeck
 from experiments.contract import (
     INTERVAL,
     Result,
@@ -48,12 +46,20 @@ from experiments.interval_columns import columns, medians
 from experiments.many_runs import train_many
 from experiments.panels import Panel, Series, panels_group
 from experiments.tracked_worlds import DriftingWorld, Numbers, crossed, tracking_errors
+from experiments.velocity_worlds import (
+    constant_at_edge,
+    filter_steps,
+    lowest,
+    names_of,
+    over_constant,
+    worlds_of,
+)
 
 CLAIM = "Momentum is of use only where optima have a velocity."
 SETTLES = ("P30", "2.9")
 CAPTION = (
     "Error of running-mean momentum at its best rate against b1, over that of no momentum; error of"
-    " the best of each tracker against the share of the velocity; and losses on digits against the"
+    " the best of each tracker by the velocity's reach and memory; and losses on digits against the"
     " learning rate."
 )
 
@@ -92,7 +98,7 @@ class Config:
     label_noise: float = 0.2
     batch_size: int = 32
     training_steps: int = 1_500
-    learning_rates: tuple[float, float, int] = (2.5e-4, 1.6e-2, 7)  # drift scale, for the filters
+    learning_rates: tuple[float, float, int] = (5e-4, 6.4e-2, 8)  # drift scale, for the filters
     stationary_variance: float = 0.1  # of the filters; weight^2
     weight_decay: float = 1e-5  # shrink per step
     num_seeds: int = 7
@@ -154,13 +160,13 @@ def check(result: Result) -> list[Verdict]:
 def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     """Errors against b1 and against the velocity, and losses against the learning rate."""
     worlds, digits = result.groups["worlds"], result.groups["digits"]
-    momenta, names = worlds["b1"].values, _names(worlds)
+    momenta, names = worlds["b1"].values, names_of(worlds)
     by_momentum = [
         Series(
             name,
             momenta,
             *columns(
-                [_over_constant(worlds, "running_mean", row, only=b1) for b1 in range(momenta.size)]
+                [over_constant(worlds, "running_mean", row, only=b1) for b1 in range(momenta.size)]
             ),
         )
         for row, name in enumerate(names)
@@ -170,12 +176,12 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
         Series(
             name,
             np.arange(len(names)),
-            *columns([_over_constant(worlds, field, row) for row in range(len(names))]),
+            *columns([over_constant(worlds, field, row) for row in range(len(names))]),
             kind="points",
         )
         for name, field in zip(TRACKERS, ("running_mean", "nesterov", "filter"), strict=True)
     ]
-    places = [f"{share:g}/{1 / shrink:g}" for share, shrink in _worlds_of(worlds)]
+    places = [f"{share:g}/{1 / shrink:g}" for share, shrink in worlds_of(worlds)]
     panels = [
         Panel("running mean", "b1", "error / no momentum", by_momentum, guide=1.0),
         Panel(
@@ -223,7 +229,7 @@ def _worlds(config: Config, key: PRNGKeyArray) -> Group:
         )
 
     def filtered(setting: Numbers) -> optax.GradientTransformation:
-        return _filter_steps(setting["shrink"], setting["share"], precision)
+        return filter_steps(setting["shrink"], setting["share"], precision)
 
     def tracked(optimizer_of: Any, settings: dict[str, np.ndarray]) -> np.ndarray:
         return tracking_errors(
@@ -250,27 +256,6 @@ def _worlds(config: Config, key: PRNGKeyArray) -> Group:
         "nesterov": variable(dims, tracked(nesterov, settings).reshape(shape), **unit),
         "filter": variable(("world", "seed"), tracked(filtered, alone), **unit),
     }
-
-
-def _filter_steps(
-    shrink: Array | float, share: Array, precision: float
-) -> optax.GradientTransformation:
-    """The velocity filter, told drift and precision, as an optimizer of one vector."""
-    transition = OrnsteinUhlenbeck(drift_scale=1.0, stationary_variance=jnp.inf)
-    kalman = velocity_filter(
-        transition, velocity_shrink=shrink, velocity_drift_scale=share * shrink
-    )
-
-    def init(params: Array) -> Any:
-        return kalman.init(params, 0.0, 0.0)
-
-    def update(gradient: Array, belief: Any, params: Array | None = None) -> tuple[Array, Any]:
-        after = kalman.predict(
-            kalman.condition(belief, gradient, jnp.full_like(gradient, precision))
-        )
-        return after.mean - params, after
-
-    return optax.GradientTransformation(init, update)
 
 
 def _digits(config: Config, seeds: Sequence[int]) -> Group:
@@ -317,61 +302,16 @@ def _digits(config: Config, seeds: Sequence[int]) -> Group:
     }
 
 
-def lowest(errors: np.ndarray) -> float:
-    """Logarithm of the lowest median over seeds of any cell; seeds last."""
-    return float(np.log(np.min(median_over_seeds(errors))))
-
-
-def _over_constant(
-    worlds: Group, field: str, row: int, *, only: int | None = None, log: bool = False
-) -> Interval:
-    """Lowest error of a tracker over that of the best constant gain, in one world.
-
-    Args:
-        worlds: their group.
-        field: the tracker's errors.
-        row: of the world.
-        only: place of one b1; None: the best of those above 0.
-        log: the logarithm of it.
-    """
-    constant = worlds["running_mean"].values[row, 0]
-    errors = worlds[field].values[row]
-    if errors.ndim == 3:
-        errors = errors[1:] if only is None else errors[only]
-    flat = errors.reshape(-1, errors.shape[-1])
-    count = len(flat)
-    both = np.concatenate([flat, constant])
-
-    def ratio(drawn: np.ndarray) -> float:
-        found = lowest(drawn[:count]) - lowest(drawn[count:])
-        return found if log else float(np.exp(found))
-
-    return interval_over_seeds(ratio, both)
-
-
-def _worlds_of(worlds: Group) -> list[tuple[float, float]]:
-    """Reach of the velocity over that of the drift, and its loss per step, of every world."""
-    return list(zip(worlds["share"].values, worlds["shrink"].values, strict=True))
-
-
-def _names(worlds: Group) -> list[str]:
-    """Every world in words."""
-    return [
-        f"velocity of {1 / shrink:g} steps" if share else "no velocity"
-        for share, shrink in _worlds_of(worlds)
-    ]
-
-
 def _in_worlds(worlds: Group) -> list[Verdict]:
     """A random walk, and velocities that carry as far as the drift."""
     verdicts = []
-    for row, (share, shrink) in enumerate(_worlds_of(worlds)):
+    for row, (share, shrink) in enumerate(worlds_of(worlds)):
         if share == 0:
             found = [
                 judged(
                     "Optima that wander: no running mean of gradients lowers the error by a"
                     " hundredth.",
-                    _over_constant(worlds, "running_mean", row, log=True),
+                    over_constant(worlds, "running_mean", row, log=True),
                     low=-_SMALL,
                     tolerance=_LOG,
                 )
@@ -380,7 +320,7 @@ def _in_worlds(worlds: Group) -> list[Verdict]:
             found = _with_velocity(worlds, row, f"A velocity of {1 / shrink:g} steps")
         else:
             continue
-        if _constant_at_edge(worlds, row):
+        if constant_at_edge(worlds, row):
             why = "as the best constant gain is at the edge of its grid"
             found = [not_judged(each, why) for each in found]
         verdicts += found
@@ -389,14 +329,14 @@ def _in_worlds(worlds: Group) -> list[Verdict]:
 
 def _with_velocity(worlds: Group, row: int, where: str) -> list[Verdict]:
     """Momentum, the filter and Nesterov where the velocity carries as far as the drift."""
-    gap = _over_constant(worlds, "filter", row, log=True)
+    gap = over_constant(worlds, "filter", row, log=True)
     nesterov = worlds["nesterov"].values[row].reshape(-1, worlds["nesterov"].values.shape[-1])
     both = np.concatenate([worlds["filter"].values[row][None], nesterov])
     over_filter = interval_over_seeds(lambda drawn: lowest(drawn[1:]) - lowest(drawn[:1]), both)
     return [
         judged(
             f"{where}: a running mean of gradients lowers the error by a hundredth.",
-            _over_constant(worlds, "running_mean", row, log=True),
+            over_constant(worlds, "running_mean", row, log=True),
             high=-_SMALL,
             tolerance=_LOG,
         ),
@@ -421,11 +361,6 @@ def _with_velocity(worlds: Group, row: int, where: str) -> list[Verdict]:
             tolerance=_LOG,
         ),
     ]
-
-
-def _constant_at_edge(worlds: Group, row: int) -> bool:
-    medians = median_over_seeds(worlds["running_mean"].values[row, 0])
-    return int(np.argmin(medians)) in (0, len(medians) - 1)
 
 
 def _on_digits(

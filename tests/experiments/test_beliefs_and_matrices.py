@@ -22,6 +22,7 @@ from experiments.drawn_predictions import (
 )
 from experiments.layer_curvature import kronecker_factors, median_factor
 from experiments.matrix_worlds import Counts, counted_errors, in_worlds
+from experiments.velocity_worlds import filter_steps
 
 SEEDS = 5
 SHAKE = 1 + 1e-3 * np.random.default_rng(0).standard_normal(SEEDS)
@@ -185,7 +186,7 @@ def test_the_velocity_filter_as_an_optimizer_makes_the_errors_that_it_expects():
         num_steps=2_000, settling=300,
     )  # fmt: skip
     found = momentum._worlds(config, jax.random.key(0))["filter"].values.mean()
-    steps = momentum._filter_steps(0.1, jnp.asarray(2.0), config.gain**2)
+    steps = filter_steps(0.1, jnp.asarray(2.0), config.gain**2)
     state, weights = steps.init(jnp.zeros(1)), jnp.zeros(1)
     update = jax.jit(steps.update)
     for _ in range(300):
