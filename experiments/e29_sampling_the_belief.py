@@ -33,14 +33,7 @@ from bayesfilt.optimizers import adabayes_fixed_point, posterior_variance
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.simulate import simulate
 from bayesfilt.tasks import Task, make_task
-from experiments.contract import (
-    INTERVAL,
-    Result,
-    Verdict,
-    judged,
-    not_judged,
-    with_enough_seeds,
-)
+from experiments.contract import INTERVAL, Result, Verdict, judged, not_judged, with_enough_seeds
 from experiments.coordinates import interval_over_seeds
 from experiments.drawn_predictions import diagonal_fisher, loss_and_calibration, noisy_labels
 from experiments.grids import seeds_from

@@ -32,14 +32,7 @@ from bayesfilt.figures import VenueFigure, panels_figure
 from bayesfilt.optimizers import badam, power_adam
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.tasks import make_task
-from experiments.contract import (
-    INTERVAL,
-    Result,
-    Verdict,
-    judged,
-    not_judged,
-    with_enough_seeds,
-)
+from experiments.contract import INTERVAL, Result, Verdict, judged, not_judged, with_enough_seeds
 from experiments.coordinates import interval_over_seeds
 from experiments.grids import seeds_from
 from experiments.interval_columns import columns, medians

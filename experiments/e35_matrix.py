@@ -31,18 +31,8 @@ from bayesfilt.figures import VenueFigure, panels_figure
 from bayesfilt.filters import diagonal_filter, full_filter
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.tasks import Task, make_task
-from bayesfilt.theory import (
-    OrnsteinUhlenbeck,
-    overconfidence,
-    steady_state_variance,
-)
-from experiments.contract import (
-    INTERVAL,
-    Result,
-    Verdict,
-    judged,
-    with_enough_seeds,
-)
+from bayesfilt.theory import OrnsteinUhlenbeck, overconfidence, steady_state_variance
+from experiments.contract import INTERVAL, Result, Verdict, judged, with_enough_seeds
 from experiments.coordinates import interval_over_seeds
 from experiments.grids import seeds_from
 from experiments.interval_columns import medians
@@ -50,13 +40,7 @@ from experiments.layer_curvature import kronecker_factors, median_factor
 from experiments.many_runs import train_many
 from experiments.matrix_worlds import Counts, counted_errors, in_worlds
 from experiments.panels import Panel, Series, panels_group
-from experiments.tracked_worlds import (
-    Numbers,
-    crossed,
-    log_best,
-    random_walk,
-    tracking_errors,
-)
+from experiments.tracked_worlds import Numbers, crossed, log_best, random_walk, tracking_errors
 
 CLAIM = "The shape of the drift chooses between whitening and the natural gradient."
 SETTLES = ("P31", "P32", "1.13")
