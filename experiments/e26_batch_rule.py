@@ -202,8 +202,8 @@ def _exact(config: Config, key: PRNGKeyArray) -> dict[str, Group]:
 
     def optimizer_of(setting: Numbers) -> optax.GradientTransformation:
         size = setting["ratio"] * sizes[0]
-        numbers = (setting["rate"], setting["shrink"], setting["power"])
-        return optax.chain(optax.scale(1 / size), _optimizer(*numbers, 0.0, config.b2))
+        rate, shrink, power = setting["rate"], setting["shrink"], setting["power"]
+        return optax.chain(optax.scale(1 / size), _optimizer(rate, shrink, power, 0.0, config.b2))
 
     errors = tracking_errors(
         key,

@@ -15,6 +15,7 @@ Cost of PAPER: 2,400 runs of 48 weights, 10 s of CPU time.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -201,7 +202,7 @@ def _powers(config: Config, key: PRNGKeyArray, load_key: PRNGKeyArray) -> Group:
     def optimizer_of(setting: Numbers) -> optax.GradientTransformation:
         # The first steps only fill the running mean: a first square near zero would make a
         # step without bounds.
-        def rate(step: jax.Array) -> jax.Array:
+        def rate(step: Any) -> Any:
             return jnp.where(step < config.settling // 4, 0, setting["rate"] * config.drift_scale)
 
         return power_adam(rate, power=setting["power"], b1=0.0, b2=config.b2, eps=0.0)
@@ -267,7 +268,7 @@ def _small(gain: Group) -> list[Verdict]:
     return verdicts + [
         judged(
             f"The best gain is sqrt(q/R) where this times the curvature is {loads[row]:g}.",
-            _relative_best(gain, row),
+            _relative_best(gain, int(row)),
             low=1 / _FACTOR,
             high=_FACTOR,
             tolerance=f"{INTERVAL}, in units of sqrt(q/R)",

@@ -37,7 +37,7 @@ from experiments.contract import INTERVAL, Result, Verdict, judged, not_judged, 
 from experiments.coordinates import interval_over_seeds
 from experiments.drawn_predictions import diagonal_fisher, loss_and_calibration, noisy_labels
 from experiments.grids import seeds_from
-from experiments.interval_columns import medians
+from experiments.interval_columns import Columns, medians
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "The filter's variance is not the Bayesian posterior variance of a weight."
@@ -97,7 +97,7 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
     )
     groups = {}
     for size in config.sizes:
-        task = make_task(
+        task: Any = make_task(
             "digits-mlp",
             batch_size=config.batch_size,
             dtype="float32",
@@ -309,14 +309,14 @@ def _moves(result: Result) -> Verdict:
     )
 
 
-def _levels(group: Group, values: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+def _levels(group: Group, values: np.ndarray) -> tuple[np.ndarray, Columns]:
     """Medians of values, all seeds together, at levels of Fisher information, and middle halves."""
     fisher = _live(group)
     edges = np.nanquantile(fisher, np.linspace(0, 1, LEVELS + 1))
     where = [(fisher >= low) & (fisher < high) for low, high in zip(edges, edges[1:], strict=False)]
     middle = np.array([np.median(fisher[each]) for each in where])
     spread = np.array([np.quantile(values[each], (0.5, 0.25, 0.75)) for each in where])
-    return middle, tuple(spread.T)
+    return middle, (spread[:, 0], spread[:, 1], spread[:, 2])
 
 
 def _variance_panels(result: Result) -> list[Panel]:
@@ -338,7 +338,11 @@ def _variance_panels(result: Result) -> list[Panel]:
             Series("theory of p", fisher, law * number * fisher, kind="law"),
         ]
         variances.append(Series("theory of p", fisher, law, kind="law"))
-    shared = {"x_label": "Fisher information f, 1/weight$^2$", "x_scale": "log", "y_scale": "log"}
+    shared: Any = {
+        "x_label": "Fisher information f, 1/weight$^2$",
+        "x_scale": "log",
+        "y_scale": "log",
+    }
     return [
         Panel(title="variance", y_label="variance p, weight$^2$", series=variances, **shared),
         Panel(title="against Laplace", y_label="p N f", series=ratios, guide=1.0, **shared),

@@ -213,7 +213,8 @@ def _worlds(config: Config, key: PRNGKeyArray) -> Group:
         return setting["rate"] * jnp.sqrt((1 + setting["share"] ** 2) / precision)
 
     def running_mean(setting: Numbers) -> optax.GradientTransformation:
-        return power_adam(rate_of(setting), power=0.0, b1=setting["b1"], b2=0.0)
+        b1: Any = setting["b1"]
+        return power_adam(rate_of(setting), power=0.0, b1=b1, b2=0.0)
 
     def nesterov(setting: Numbers) -> optax.GradientTransformation:
         b1 = setting["b1"]
@@ -236,7 +237,7 @@ def _worlds(config: Config, key: PRNGKeyArray) -> Group:
             settling=config.settling,
         ).mean(axis=-1)
 
-    alone = dict(zip(("share", "shrink"), kinds.T, strict=True))
+    alone: dict[str, Any] = dict(zip(("share", "shrink"), kinds.T, strict=True))
     dims = ("world", "b1", "rate", "seed")
     shape = (len(kinds), len(config.momenta), len(rates), config.world_seeds)
     unit = {"units": "variance of a move"}
@@ -263,8 +264,8 @@ def _digits(config: Config, seeds: Sequence[int]) -> Group:
     rates = np.geomspace(*config.learning_rates)
 
     def adam(numbers: Numbers) -> optax.GradientTransformation:
-        decay = config.weight_decay / numbers["rate"]
-        return power_adam(numbers["rate"], power=0.5, b1=numbers["b1"], weight_decay=decay)
+        decay, b1 = config.weight_decay / numbers["rate"], numbers["b1"]
+        return power_adam(numbers["rate"], power=0.5, b1=b1, weight_decay=decay)  # pyright: ignore[reportArgumentType]
 
     def filtered(numbers: Numbers) -> optax.GradientTransformation:
         return badam(
@@ -279,7 +280,7 @@ def _digits(config: Config, seeds: Sequence[int]) -> Group:
     found: dict[str, list[np.ndarray]] = {metric: [] for metric in METRICS}
     for optimizer_of, names in ((adam, list(NETWORK)[:2]), (filtered, list(NETWORK)[2:])):
         columns = np.repeat([NETWORK[name] for name in names], len(rates), axis=0).T
-        settings = dict(zip(("b1", "shrink", "moved"), columns, strict=True))
+        settings: dict[str, Any] = dict(zip(("b1", "shrink", "moved"), columns, strict=True))
         settings["rate"] = np.tile(rates, len(names))
         runs = train_many(task, optimizer_of, settings, seeds, config.training_steps)
         for metric in METRICS:
@@ -357,7 +358,7 @@ def _with_velocity(worlds: Group, row: int, where: str) -> list[Verdict]:
 
 
 def _on_digits(
-    digits: Group, metric: str, first: str, second: str, words: str, **band: float
+    digits: Group, metric: str, first: str, second: str, words: str, **band: Any
 ) -> Verdict:
     """Log of the second's lowest loss over the first's, each at its best learning rate."""
     names = [str(name) for name in digits["optimizer"].values]

@@ -230,7 +230,9 @@ def _constant_gains(
     def optimizer_of(setting: Numbers) -> optax.GradientTransformation:
         middle = jnp.exp(jnp.mean(best + setting["power"] * np.log(values)))
         gain = setting["scale"] * middle * all_values ** -setting["power"]
-        return optax.stateless(lambda updates, params: -gain * updates)
+        return optax.stateless(
+            lambda updates, params: jax.tree.map(lambda each: -gain * each, updates)
+        )
 
     errors = tracking_errors(
         key,
@@ -316,7 +318,7 @@ def _powers(name: str, claimed: float, group: Group) -> list[Verdict]:
     def best(drawn: np.ndarray) -> float:
         return float(log_best(drawn[None], np.exp(powers))[0])
 
-    band = {"low": claimed - _POWER, "high": claimed + _POWER}
+    band: Any = {"low": claimed - _POWER, "high": claimed + _POWER}
     said = f"{INTERVAL}; whitening and the natural gradient are 0.5 apart"
     return [
         judged(

@@ -54,9 +54,10 @@ def counted_errors(
     return np.asarray(totals) / (counts.num_steps * counts.num_worlds)
 
 
-def in_worlds(kalman: FullFilter | DiagonalFilter, precision: Array) -> tuple[Any, Any]:
+def in_worlds(known: FullFilter | DiagonalFilter, precision: Array) -> tuple[Any, Any]:
     """A step of a filter in many worlds, of which it is equally sure, and its first belief."""
-    first: Any = kalman.init(jnp.zeros(len(precision)), jnp.zeros_like(precision))
+    kalman: Any = known
+    first = kalman.init(jnp.zeros(len(precision)), jnp.zeros_like(precision))
     axes = type(first)(0, None)  # means of their own, one variance
 
     def one(belief: Any, gradient: Array) -> Any:

@@ -27,13 +27,11 @@ def filter_steps(
         transition, velocity_shrink=shrink, velocity_drift_scale=share * shrink
     )
 
-    def init(params: Array) -> Any:
+    def init(params: Any) -> Any:
         return kalman.init(params, 0.0, 0.0)
 
-    def update(gradient: Array, belief: Any, params: Array | None = None) -> tuple[Array, Any]:
-        after = kalman.predict(
-            kalman.condition(belief, gradient, jnp.full_like(gradient, precision))
-        )
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        after = kalman.predict(kalman.condition(state, updates, jnp.full_like(updates, precision)))
         return after.mean - params, after
 
     return optax.GradientTransformation(init, update)

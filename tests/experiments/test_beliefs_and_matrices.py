@@ -1,6 +1,7 @@
 """Sampling the belief, momentum, and matrices: right numbers, and verdicts that can be no."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ def test_independent_weights_have_no_factor_of_overconfidence(lone_example):
 
 
 def test_held_out_labels_are_wrong_as_often_as_asked_and_never_by_chance_right():
-    task = make_task("digits-mlp", batch_size=1, dtype="float32", subset=10)
+    task: Any = make_task("digits-mlp", batch_size=1, dtype="float32", subset=10)
     found = noisy_labels(0.3, task.test)
     share = np.mean(np.asarray(found.labels != task.test.labels))
     assert abs(share - 0.3) < 4 * np.sqrt(0.21 / len(task.test.labels))
@@ -187,7 +188,8 @@ def test_the_velocity_filter_as_an_optimizer_makes_the_errors_that_it_expects():
     )  # fmt: skip
     found = momentum._worlds(config, jax.random.key(0))["filter"].values.mean()
     steps = filter_steps(0.1, jnp.asarray(2.0), config.gain**2)
-    state, weights = steps.init(jnp.zeros(1)), jnp.zeros(1)
+    weights = jnp.zeros(1)
+    state: Any = steps.init(weights)
     update = jax.jit(steps.update)
     for _ in range(300):
         _, state = update(jnp.zeros(1), state, weights)
