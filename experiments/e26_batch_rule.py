@@ -16,6 +16,7 @@ Cost of PAPER: 425 runs of the MLP on 32,000 examples each: 88 s of CPU time.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -178,8 +179,8 @@ def _exact(config: Config, key: PRNGKeyArray) -> dict[str, Group]:
     sizes, places = np.array(config.batch_sizes), np.geomspace(*config.places)
     ratios = sizes / sizes[0]
     settings = {
-        name: _settings(config, *name.split("/"), ratios, places)
-        for name in ("loud/adam", "loud/sgd", "quiet/adam", "quiet/sgd", "quiet/shrink")
+        f"{world}/{what}": _settings(config, world, what, ratios, places)
+        for world, what in (*itertools.product(("loud", "quiet"), POWER), ("quiet", "shrink"))
     }
     joined = {
         name: np.concatenate([each[name] for each in settings.values()])
