@@ -308,7 +308,9 @@ def _named(group: Group) -> list[tuple[str, int]]:
 
 
 def _shape(claim: str, group: Group, place: int, claimed: float, rival: float) -> Verdict:
-    found = interval_over_seeds(lambda rows: float(np.median(rows)), group["exponent"].values[place])
+    found = interval_over_seeds(
+        lambda rows: float(np.median(rows)), group["exponent"].values[place]
+    )
     # What is exact has no width; a tenth on either side is the same shape.
     wide = Interval(found.estimate, found.low - _ABOUT, found.high + _ABOUT)
     return Verdict(
@@ -410,7 +412,9 @@ def _courses(group: Group, field: str, word: str, places) -> list[Series]:
 
 def _straight_line(group: Group, rate: float) -> Series:
     step, first = group["step"].values, float(np.median(group["first_size"].values[0]))
-    return Series("one learning rate per step", step, np.maximum(1 - rate * step / first, 0), kind="law")
+    return Series(
+        "one learning rate per step", step, np.maximum(1 - rate * step / first, 0), kind="law"
+    )
 
 
 def _exponentials(group: Group, config: dict) -> list[Series]:
