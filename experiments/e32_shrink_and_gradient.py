@@ -181,7 +181,9 @@ def check(result: Result) -> list[Verdict]:
     for l2 in config["l2"]:
         share = group[f"share/{l2:g}"].values
         ranks = [rank_correlation(*each) for each in zip(root, share, strict=True)]
-        slope = _over_seeds([slope_of(*each, config["bins"]) for each in zip(root, share, strict=True)])
+        slope = _over_seeds(
+            [slope_of(*each, config["bins"]) for each in zip(root, share, strict=True)]
+        )
         verdicts += [
             judged(
                 f"L2 {l2:g} in Adam takes less per step where √v is larger",
@@ -230,7 +232,9 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
         if name != "AdamW":
             shares.append(Series("1/√v", x, y[0] * x[0] / x, kind="law"))
         slopes.append(
-            _over_seeds([slope_of(*each, bins) for each in zip(root, group[field].values, strict=True)])
+            _over_seeds(
+                [slope_of(*each, bins) for each in zip(root, group[field].values, strict=True)]
+            )
         )
     places = [*(f"L2 {l2:g}" for l2 in config["l2"]), "AdamW"]
     panels = [
