@@ -1,7 +1,7 @@
 """Is AdamW an Adam whose penalty weighs every weight by the divisor of its own step?
 
 Claim: while Adam's divisors D stand still, AdamW takes the weights of Adam on a loss with the
-penalty (s/2α) Σ Dᵢ wᵢ², to rounding; where they move it does not, and the worse the faster they move.
+penalty (s/2α) Σ Dᵢ wᵢ², to rounding; where they move it does not, and the worse the faster.
 Source: Loshchilov and Hutter (2019), proposition 3, and their equation 2, whose coefficient has
 another factor 1/α; theory 2.8.
 Refuted by: a gap above rounding with frozen divisors; none with the printed coefficient, with one

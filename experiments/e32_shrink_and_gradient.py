@@ -229,7 +229,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
         x, y = (np.median([each[place] for each in both], axis=0) for place in range(2))
         y = np.where(y > 0, y, np.nan)
         shares.append(Series(name, x, y))
-        if name != "AdamW":
+        if not slopes:  # of the smallest coefficient, which the law is for
             shares.append(Series("1/√v", x, y[0] * x[0] / x, kind="law"))
         slopes.append(
             _over_seeds(
