@@ -38,7 +38,14 @@ from experiments.contract import (
 from experiments.coordinates import interval_over_seeds
 from experiments.grids import seeds_from
 from experiments.panels import Panel, Series, panels_group
-from experiments.small_surfaces import best_escape, escape_step, simulated, sooner
+from experiments.small_surfaces import (
+    along_and_across,
+    best_escape,
+    escape_step,
+    mean_step,
+    simulated,
+    sooner,
+)
 
 CLAIM = "Adam stays on a saddle without noise, and leaves its neighbourhood in steps of fixed size."
 SETTLES = ("2.8", "2.9")
@@ -175,23 +182,9 @@ def _stream(config: Config, seeds: np.ndarray) -> dict:
     }
 
 
-def mean_step(ratio: np.ndarray) -> np.ndarray:
-    """Adam's mean step at a signal-to-noise ratio, in learning rates; long memory of squares."""
-    return ratio / np.sqrt(1 + ratio**2)
-
-
 def _ravine(config: Config, seeds: np.ndarray) -> dict:
     """Root mean square step over that of the gradient, along the floor and across it."""
     task = ravine_task(batch_size=1, gradient_noise=1e-4, dtype="float64")
-
-    def both(task: Any, view: Any) -> dict:
-        x = view.params[0]
-        floor = jnp.stack([jnp.ones_like(x), 2 * x]) / jnp.sqrt(1 + 4 * x**2)
-        wall = jnp.stack([-floor[1], floor[0]])
-        return {
-            "step": jnp.stack([floor @ view.updates, wall @ view.updates]),
-            "gradient": jnp.stack([floor @ view.gradient, wall @ view.gradient]),
-        }
 
     found = {}
     for name in config.optimizers:
@@ -202,7 +195,7 @@ def _ravine(config: Config, seeds: np.ndarray) -> dict:
             np.array([rate]),
             seeds,
             config.ravine_steps,
-            {"both": both},
+            {"both": along_and_across},
         )["both"]
         sizes = {
             what: np.sqrt((values[0, 0, :, config.ravine_skip :] ** 2).mean(axis=1))

@@ -88,3 +88,20 @@ def best_rate(rates: np.ndarray, distance: np.ndarray) -> float:
     near = slice(place - 1, place + 2)
     second, first, _ = np.polyfit(x[near] - x[place], height[near], 2)
     return float(np.exp(x[place] - first / (2 * second)))
+
+
+def along_and_across(task: Any, view: Any) -> dict:
+    """Step and gradient along a ravine's floor and across it; a probe."""
+    del task
+    x = view.params[0]
+    floor = jnp.stack([jnp.ones_like(x), 2 * x]) / jnp.sqrt(1 + 4 * x**2)
+    wall = jnp.stack([-floor[1], floor[0]])
+    return {
+        "step": jnp.stack([floor @ view.updates, wall @ view.updates]),
+        "gradient": jnp.stack([floor @ view.gradient, wall @ view.gradient]),
+    }
+
+
+def mean_step(ratio: np.ndarray) -> np.ndarray:
+    """Adam's mean step at a signal-to-noise ratio, in learning rates; long memory of squares."""
+    return ratio / np.sqrt(1 + ratio**2)
