@@ -43,8 +43,9 @@ CAPTION = (
 )
 DTYPE = "float64"
 
-_ROUNDING = 1e-9  # of decay's own effect: float64, and some hundred steps that spread an error
-_CLEARLY = 0.1  # of decay's own effect: not the same optimizer
+# Logarithms to base 10 of shares of decay's own effect.
+_ROUNDING = -9.0  # float64, and some hundred steps that spread an error
+_CLEARLY = -1.0  # above it: not the same optimizer
 _WARM_MEMORY = 0.99  # b2 of the warm-up
 _EPS = 1e-8
 
@@ -238,8 +239,7 @@ def check(result: Result) -> list[Verdict]:
             f"{words} AdamW takes the weights of Adam with the penalty (s/2α) Σ Dᵢ wᵢ²",
             _gap_of(result, where, PENALTY),
             high=_ROUNDING,
-            tolerance="of decay's own effect; float64 rounding, spread by training",
-            unit="of decay's effect",
+            tolerance="log10 of the gap over decay's own effect; float64 rounding, spread by training",
         )
         for words, where in (
             ("With frozen divisors and no momentum", _FROZEN),
@@ -251,9 +251,8 @@ def check(result: Result) -> list[Verdict]:
             claim,
             _gap_of(result, _FROZEN, name),
             low=_CLEARLY,
-            tolerance=f"a gap above {_CLEARLY:g} of decay's effect is another optimizer;"
+            tolerance="log10 of the gap over decay's own effect: a tenth is another optimizer;"
             " 90 % bootstrap over seeds",
-            unit="of decay's effect",
         )
         for claim, name in (
             ("The coefficient of the paper's equation 2 is not that of decay", PRINTED),
@@ -320,7 +319,9 @@ def _moving(b2: float) -> str:
 def _gap_of(result: Result, where: str, name: str) -> Interval:
     group = result.groups[where]
     place = [str(each) for each in group["variant"].values].index(name)
-    return interval_over_seeds(lambda gap: float(np.median(gap)), _typical(group)[place])
+    # A gap of exactly zero has no logarithm: it stands at the smallest float64.
+    gaps = np.log10(np.maximum(_typical(group)[place], np.finfo(float).eps))
+    return interval_over_seeds(lambda gap: float(np.median(gap)), gaps)
 
 
 def _typical(group: Group) -> np.ndarray:
@@ -343,7 +344,6 @@ def _slope(pairs: np.ndarray) -> float:
 def _in_time(name: str, group, place: int) -> Series:
     step, gap = group["step"].values, group["gap"].values[place]
     later = step > 0
-    # A gap of exactly zero has no logarithm: it stands at the smallest float64.
     found = np.maximum(gap, np.finfo(float).eps)
     return Series(
         name,
