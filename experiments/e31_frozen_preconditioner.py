@@ -239,7 +239,7 @@ def check(result: Result) -> list[Verdict]:
             f"{words} AdamW takes the weights of Adam with the penalty (s/2α) Σ Dᵢ wᵢ²",
             _gap_of(result, where, PENALTY),
             high=_ROUNDING,
-            tolerance="log10 of the gap over decay's own effect; float64 rounding, spread by training",
+            tolerance="log10 of the gap over decay's own effect; float64, spread by training",
         )
         for words, where in (
             ("With frozen divisors and no momentum", _FROZEN),

@@ -198,17 +198,18 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
         _drawn(
             name,
             [interval_over_seeds(_middle, group["share"].values[place][cell]) for cell in cells],
+            0.12 * (place - 1.5),
         )
         for place, name in enumerate(names)
     ]
     powers = [_powers(group, name) for name in names]
     both = [
-        _drawn(f"power of {of}", [each[which] for each in powers])
+        _drawn(f"power of {of}", [each[which] for each in powers], 0.2 * which - 0.1)
         for which, of in enumerate(("|w|", "|g|"))
     ]
     panels = [
         Panel(
-            title="weights and their gradients",
+            title="four groups",
             x_label="",
             y_label="share lost per step",
             series=shares,
@@ -216,13 +217,13 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
             places=words,
         ),
         Panel(
-            title="what the share goes with",
+            title="powers in the share",
             x_label="",
             y_label="power",
             series=both,
             y_scale="linear",
             guide=0.0,
-            places=["weak\nL2", "strong\nL2", "AdamW", "mom.\n+ L2"],
+            places=["weak\nL2", "strong\nL2", "decay,\nAdamW", "mom.\n+ L2"],
         ),
     ]
     return panels_figure(panels_group(panels), venue)
@@ -264,11 +265,11 @@ def _middle(values: np.ndarray) -> float:
     return float(np.median(values))
 
 
-def _drawn(name: str, found: list[Interval]) -> Series:
-    # Beside the place, so that intervals of several series do not cover each other.
+def _drawn(name: str, found: list[Interval], beside: float) -> Series:
+    """Points a little beside their places, so that series do not cover each other."""
     return Series(
         name,
-        np.arange(len(found)),
+        np.arange(len(found)) + beside,
         *(np.array([each[end] for each in found]) for end in range(3)),
         kind="points",
     )

@@ -250,9 +250,9 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
                 interval_over_seeds(best_escape, _escape(result, name)[_world(result, world)])
                 for world in worlds
             ],
-            np.arange(len(worlds)),
+            np.arange(len(worlds)) + 0.12 * (turn - 1.5),
         )
-        for name in names
+        for turn, name in enumerate(names)
     ]
     fine = np.geomspace(ratio[0], ratio[-1], 50)
     steps = [interval_over_seeds(_median, row) for row in stream["mean_step"].values]
@@ -264,7 +264,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
             y_label="steps, at the best rate",
             series=escapes,
             y_scale="log",
-            places=["1e-3\nfrom it", "1e-6\nfrom it", "on it,\nnoise", "1e-3,\nnoise"],
+            places=["1e-3\naway", "1e-6\naway", "on it,\nnoise", "1e-3,\nnoise"],
         ),
         Panel(
             title="Adam's mean step",
@@ -278,13 +278,13 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
             y_scale="linear",
         ),
         Panel(
-            title="ravine",
+            title="ravine: step per gradient",
             x_label="",
-            y_label="step per gradient, floor / wall",
+            y_label="floor over wall",
             series=[_drawn("floor over wall", across, np.arange(len(names)))],
             y_scale="log",
             guide=1.0,
-            places=names,
+            places=[_SHORT[name] for name in names],
         ),
     ]
     return panels_figure(panels_group(panels), venue)
@@ -395,6 +395,9 @@ def _of_the_ravine(result: Result) -> list[Verdict]:
             )
         )
     return verdicts
+
+
+_SHORT = {"sgd": "SGD", "momentum": "mom.", "rmsprop": "RMS", "adam": "Adam"}
 
 
 def _median(values: np.ndarray) -> float:
