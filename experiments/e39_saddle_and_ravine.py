@@ -9,10 +9,10 @@ directions cancel in m, consistent ones dominate"; theory F3.
 Refuted by: an escape from the saddle without noise; an SGD or momentum that is as fast at its own
 best rate; a step per gradient across the ravine that is as large as along it; another mean step.
 An escape is the last step above a tenth of the saddle's height, so that to run away is no escape;
-every optimizer has the same number of rates, in factors of two, each within its own range, and the
-one that is the fastest in the median. That nobody leaves the exact saddle without noise is true by
-construction: it is the counterexample to the sentence as it is written.
-Cost of PAPER: 1,260 runs of 1,000 steps of 2 weights and 80 of other surfaces, about 25 s of CPU.
+every optimizer has as many rates, in factors of two, and the one that is fastest in the median: for
+steps of a length, one that fits the way to the minima. That nobody leaves the exact saddle without
+noise is true by construction: it is the counterexample to the sentence as it is written.
+Cost of PAPER: 1,260 runs of 1,000 steps of 2 weights and 80 of other surfaces, about 12 s of CPU.
 """
 
 import dataclasses
@@ -69,25 +69,16 @@ _WORLDS = {
 }
 
 
-def _adam(rate: Any) -> optax.GradientTransformation:
-    return optax.adam(rate)
-
-
-def _rmsprop(rate: Any) -> optax.GradientTransformation:
-    return optax.rmsprop(rate, decay=0.999, eps_in_sqrt=False, bias_correction=True)
-
-
-def _momentum(rate: Any) -> optax.GradientTransformation:
-    return optax.sgd(rate, momentum=0.9)
-
-
 # Optimizer, and the largest of its rates: steps of a gradient, and steps of a length. Across the
 # pass SGD diverges at 2, and with momentum at 3.8: two rates of each are beyond.
 _OPTIMIZERS: dict[str, tuple[Callable[[Any], optax.GradientTransformation], float]] = {
     "sgd": (optax.sgd, 7.6),
-    "momentum": (_momentum, 15.2),
-    "rmsprop": (_rmsprop, 1.0),
-    "adam": (_adam, 1.0),
+    "momentum": (lambda rate: optax.sgd(rate, momentum=0.9), 15.2),
+    "rmsprop": (
+        lambda rate: optax.rmsprop(rate, decay=0.999, eps_in_sqrt=False, bias_correction=True),
+        1.0,
+    ),
+    "adam": (optax.adam, 1.0),
 }
 
 
@@ -168,7 +159,7 @@ def _stream(config: Config, seeds: np.ndarray) -> dict:
     )
     rate = 1e-3
     seen = simulated(
-        _adam,
+        optax.adam,
         [task],
         np.array([rate]),
         seeds,
@@ -309,8 +300,7 @@ def _of_nearness_and_noise(result: Result) -> list[Verdict]:
     adam, sgd = _escape(result, "adam"), _escape(result, "sgd")
     near, nearer = _world(result, NEAR), _world(result, NEARER)
     exact, noisy = _world(result, EXACT + NOISY), _world(result, NEAR + NOISY)
-    left = {name: np.isfinite(each[exact]).any(axis=0).all() for name, each in
-            (("adam", adam), ("sgd", sgd))}  # fmt: skip
+    left = [np.isfinite(each[exact]).any(axis=0).all() for each in (adam, sgd)]
     return [
         sooner(
             "A start a thousand times nearer costs SGD more than a tenth of its steps",
@@ -329,12 +319,10 @@ def _of_nearness_and_noise(result: Result) -> list[Verdict]:
         ),
         Verdict(
             claim="With noise Adam and SGD both leave a saddle they start on",
-            measured=", ".join(
-                f"{name}: {'all' if done else 'not all'}" for name, done in left.items()
-            ),
-            expected="all",
+            measured=f"all of Adam's runs: {left[0]}, all of SGD's: {left[1]}",
+            expected="True of both",
             tolerance="at one rate at least, in every seed",
-            holds=bool(all(left.values())),
+            holds=bool(all(left)),
         ),
     ]
 

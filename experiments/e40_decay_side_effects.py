@@ -242,13 +242,10 @@ def _of_decay(cells: Cells, config: dict) -> list[Verdict]:
 
 
 def _of_masks(result: Result, everywhere: Cells, masks: list[str]) -> list[Verdict]:
-    claims = {
-        _NO_BIAS: "Biases without decay change the test error by less than a tenth",
-        _NOT_LAST: "An output bias without decay changes the test error by less than a tenth",
-    }
+    who = {_NO_BIAS: "Biases", _NOT_LAST: "Output biases"}
     return [
         chosen_and_judged(
-            claims[mask],
+            f"{who[mask]} without decay change the test error by less than a tenth",
             cells_of_record(result, f"{mask}/{_CONSTANT}"),
             everywhere,
             "test_error",
@@ -340,10 +337,9 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
         _with_interval(f"target {name}", rates, values, np.median)
         for name, values in zip(group["target"].values, group["distance"].values, strict=True)
     ]
-    q = config["drift_scale"] ** 2
     targets += [
-        Series("K/2 and (K² + q)/2K", rates, rates / 2, kind="law"),
-        Series("K/2 and (K² + q)/2K", rates, (rates**2 + q) / (2 * rates), kind="law"),
+        Series("(K² + q)/2K", rates, (rates**2 + drift**2) / (2 * rates), kind="law")
+        for drift in (0.0, config["drift_scale"])
     ]
     panels = [
         _by_decay("training loss", "nats, at the best rate", everywhere, "training_loss"),
