@@ -58,7 +58,7 @@ def dead_weights(*, factor=1.0, decay_factor=1.0, exponential=False, zeros=0.0, 
         return first[:, None, :] * (np.exp(-way) if exponential else np.maximum(1 - way, 0))
 
     def decay_course(rate, decay):
-        return first[:, None, :] * np.exp(-decay_factor * rate * decay * STEP[:, None])
+        return first[:, None, :] * (1 - decay_factor * rate * decay) ** STEP[:, None]
 
     def numbers(settings, courses):
         ends = {name: np.zeros((len(settings), SEEDS)) for name in (
