@@ -41,6 +41,15 @@ class Cells:
             training_loss=self.training_loss[:, places],
         )
 
+    def with_highest_rate(self) -> "Cells":
+        """Only the last learning rate."""
+        return Cells(
+            rates=self.rates[-1:],
+            decays=self.decays,
+            test_error=self.test_error[-1:],
+            training_loss=self.training_loss[-1:],
+        )
+
 
 class _Chosen(NamedTuple):
     values: Float[np.ndarray, " seeds"]  # of the chosen cell, on the seeds that judge
@@ -89,8 +98,8 @@ def chosen_and_judged(
             found,
             low=low,
             high=high,
-            tolerance="log ratio of medians, cells chosen on other seeds; 90 % bootstrap over paired"
-            " seeds",
+            tolerance="log ratio of medians, cells chosen on other seeds; 90 % bootstrap over"
+            " paired seeds",
         )
     )
     if _loser_at_edge(found, one, other):

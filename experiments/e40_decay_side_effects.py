@@ -12,7 +12,7 @@ another power of the rate; another best rate under drift.
 All recipes have the same learning rates; the best cell is chosen on some seeds, judged on others;
 the side that loses must not have it at the edge of its rates. What is said of networks is said of
 one small network with wrong labels, and of its 1,000 steps.
-Cost of PAPER: 540 runs of 1,000 steps in float32 and small bowls, about 110 s of CPU time.
+Cost of PAPER: 675 runs of 1,000 steps in float32 and small bowls, about 75 s of CPU time.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ class Config:
     """Every number that can change the result."""
 
     problem: Problem = Problem(num_steps=1_000, num_seeds=9)
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     decays: tuple[float, ...] = (0.0, 1e-3, 1e-2, 0.1, 0.3, 1.0, 3.0)  # "lr_scaled"
     some_decays: tuple[float, ...] = (0.1, 1.0)  # with masks and schedules
     masks: tuple[str, ...] = (_NO_BIAS, _NOT_LAST)
@@ -206,14 +206,19 @@ def check(result: Result) -> list[Verdict]:
 def _of_decay(cells: Cells, config: dict) -> list[Verdict]:
     """The training loss; decays by name; the time constant of the best."""
     positive = cells.with_decays([decay for decay in cells.decays if decay > 0])
+    without = cells.with_decays([0.0])
     epoch = config["problem"]["subset"] / config["problem"]["batch_size"]
     verdicts = [
         chosen_and_judged(
-            "The training loss with a decay is lower than without any, each at its best rate",
-            positive,
-            cells.with_decays([0.0]),
+            f"The training loss with a decay is lower than without any, {where}",
+            some,
+            none,
             "training_loss",
             high=0.0,
+        )
+        for where, some, none in (
+            ("each at its best rate", positive, without),
+            ("at the highest rate", positive.with_highest_rate(), without.with_highest_rate()),
         )
     ]
     for name in (0.01, 0.001):
@@ -342,8 +347,8 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
         for drift in (0.0, config["drift_scale"])
     ]
     panels = [
-        _by_decay("training loss", "nats, at the best rate", everywhere, "training_loss"),
-        _by_decay("decay", "test error, at the best rate", everywhere, "test_error"),
+        _by_decay("training loss", "nats", everywhere, "training_loss"),
+        _by_decay("decay", "test error", everywhere, "test_error"),
         _by_rate("what decays", masks),
         _by_rate("schedules", schedules),
         Panel(
@@ -377,7 +382,7 @@ def _by_rate(title: str, recipes: dict[str, Cells]) -> Panel:
     return Panel(
         title=title,
         x_label="learning rate",
-        y_label="test error, at the best decay",
+        y_label="test error",
         series=[
             _with_interval(name, cells.rates, cells.test_error, _lowest)
             for name, cells in recipes.items()

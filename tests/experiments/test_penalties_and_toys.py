@@ -139,21 +139,40 @@ def on_a_bowl(monkeypatch):
         curvature, curvature, batch_size=1, optimum=np.linspace(-1, 2, 6), dtype="float64"
     )
     monkeypatch.setattr(e31_frozen_preconditioner, "make_task", lambda *_, **__: task)
-    return lambda: e31_frozen_preconditioner.run(HELD, jax.random.key(0))
+    return e31_frozen_preconditioner.run(HELD, jax.random.key(0))
 
 
-def test_a_penalty_by_the_divisors_is_decay_and_twice_of_it_is_not(on_a_bowl, monkeypatch):
-    words = "frozen divisors and no momentum"
-    result = on_a_bowl()
-    assert holds(e31_frozen_preconditioner, result, words) is True
-    assert holds(e31_frozen_preconditioner, result, "frozen divisors and momentum") is False
-    for rival in ("equation 2", "No one L2", "√D"):
-        assert holds(e31_frozen_preconditioner, result, rival) is True
+def test_a_penalty_by_the_divisors_is_decay_where_its_rivals_are_not(on_a_bowl):
+    for words in ("frozen divisors and no momentum", "equation 2", "No one L2", "√D"):
+        assert holds(e31_frozen_preconditioner, on_a_bowl, words) is True
+    assert holds(e31_frozen_preconditioner, on_a_bowl, "frozen divisors and momentum") is False
+
+
+@pytest.mark.parametrize(("factor", "same"), [(1.0, True), (2.0, False)])
+def test_another_factor_on_the_penalty_is_not_decay(factor, same, monkeypatch):
+    """Step by step, without the compiled run: loud and quiet gradients, 3 steps of warm-up."""
     right = e31_frozen_preconditioner.equivalent_penalty
     monkeypatch.setattr(
-        e31_frozen_preconditioner, "equivalent_penalty", lambda *args: 2 * right(*args)
+        e31_frozen_preconditioner, "equivalent_penalty", lambda *args: factor * right(*args)
     )
-    assert holds(e31_frozen_preconditioner, on_a_bowl(), words) is False
+    config = dataclasses.replace(HELD, warm_up=3)
+    gradients = np.random.default_rng(0).standard_normal((8, 3)) * [0.01, 1, 10]
+
+    def last_weights(name):
+        numbers = {"b1": 0.0, "b2": 1.0, **e31_frozen_preconditioner._VARIANTS[name]._asdict()}
+        optimizer = e31_frozen_preconditioner.held_adam(config, numbers)
+        weights = jnp.array([1.0, -2.0, 3.0])
+        state = optimizer.init(weights)
+        for gradient in jnp.asarray(gradients):
+            updates, state = optimizer.update(gradient, state, weights)
+            weights = weights + updates
+        return np.asarray(weights)
+
+    gap = e31_frozen_preconditioner.gap_to_decay(
+        *(last_weights(name) for name in ("penalty by D", "decay", "no decay"))
+    )
+    assert (gap < 1e-9) == same
+    assert same or gap == pytest.approx(1, rel=0.1)  # twice the pull: as far as none, beyond
 
 
 def test_a_gap_that_does_not_grow_with_motion_is_a_no():
