@@ -147,3 +147,8 @@ def regret(test_error: np.ndarray) -> float:
     """Mean log error over learning rates above that of the best, each at its best decay."""
     lowest = np.log(np.min(median_over_seeds(test_error), axis=1))
     return float(np.mean(lowest) - np.min(lowest))
+
+
+def lowest_median(values: np.ndarray) -> float:
+    """Of the cells, over seeds, which are last."""
+    return float(np.min(median_over_seeds(values)))

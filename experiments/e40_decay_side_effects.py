@@ -6,9 +6,8 @@ noise floor that goes like the rate, and has a best rate above zero where the ta
 Source: ledger 1.5, 2.13, 3.2, 3.5, 3.8, 3.11, 4.2, 4.7 (notes and blogs on optimizers); for the
 training loss D'Angelo et al. and Zhang et al.; for the best rate √(q/R) theory 2.9 (i).
 Refuted by: no decay with a lower training loss than none; another test error with decayed biases; a
-decay of 0.01 or 0.001 as good as the best, or a best time constant out of 1 to 50 epochs; a
-constant rate as good as a cosine; a cyclical rate that needs as much tuning; a floor that goes with
-another power of the rate; another best rate under drift.
+decay of 0.01 or 0.001 as good as the best, a best time constant out of 1 to 50 epochs; a constant
+rate as good as a cosine; a cyclical rate that needs as much tuning; another floor or best rate.
 All recipes have the same learning rates; the best cell is chosen on some seeds, judged on others;
 the side that loses must not have it at the edge of its rates. What is said of networks is said of
 one small network with wrong labels, and of its 1,000 steps.
@@ -34,6 +33,7 @@ from experiments.chosen_cells import (
     Cells,
     cells_of_record,
     chosen_and_judged,
+    lowest_median,
     regret,
     time_constant,
 )
@@ -372,7 +372,7 @@ def _by_decay(title: str, label: str, cells: Cells, field: str) -> Panel:
         title=title,
         x_label="decay (leftmost: none)",
         y_label=label,
-        series=[_with_interval("adamw", places, values, _lowest)],
+        series=[_with_interval("adamw", places, values, lowest_median)],
         x_scale="log",
         y_scale="linear",
     )
@@ -384,17 +384,12 @@ def _by_rate(title: str, recipes: dict[str, Cells]) -> Panel:
         x_label="learning rate",
         y_label="test error",
         series=[
-            _with_interval(name, cells.rates, cells.test_error, _lowest)
+            _with_interval(name, cells.rates, cells.test_error, lowest_median)
             for name, cells in recipes.items()
         ],
         x_scale="log",
         y_scale="linear",
     )
-
-
-def _lowest(values: np.ndarray) -> float:
-    """Lowest median over seeds, which are last."""
-    return float(np.min(np.median(values, axis=-1)))
 
 
 def _with_interval(
