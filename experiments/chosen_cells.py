@@ -140,7 +140,7 @@ def time_constant(cells: Cells, test_error: np.ndarray) -> float:
     rate, decay = np.unravel_index(np.argmin(medians), medians.shape)
     if decay in (0, len(cells.decays) - 1):
         return float("nan")
-    return 1 / (cells.rates[rate] * cells.decays[decay])
+    return 1 / (cells.rates[int(rate)] * cells.decays[int(decay)])
 
 
 def regret(test_error: np.ndarray) -> float:

@@ -14,6 +14,7 @@ Cost of PAPER: 60 runs of 1,500 steps in float32, about 30 s of CPU time.
 """
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -151,7 +152,7 @@ def _followed(
 ) -> Group:
     """Numbers of the dead weights by setting and seed."""
     problem = config.problem
-    task = task_of(problem)
+    task: Any = task_of(problem)
     dead = dead_inputs(np.asarray(task.train.inputs))
     columns = {"dead": np.flatnonzero(dead), "live": np.flatnonzero(~dead)}
 

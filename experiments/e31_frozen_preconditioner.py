@@ -303,6 +303,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
                     PENALTY,
                     motion[order],
                     *(np.array([each[end] for each in moving])[order] for end in range(3)),
+                    kind="line",
                 )
             ],
             x_scale="log",
@@ -349,4 +350,5 @@ def _in_time(name: str, group, place: int) -> Series:
         name,
         step[later],
         *(np.quantile(found, share, axis=0)[later] for share in (0.5, 0.0, 1.0)),
+        kind="line",
     )

@@ -15,6 +15,7 @@ Cost of PAPER: 54 runs of 150 steps of 256 weights in float64, under 10 s of CPU
 """
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -128,17 +129,14 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
                         learning_rate=config.learning_rate,
                         batch_size=config.batch_size,
                         num_steps=1,
-                        **numbers,
+                        weight_decay=numbers["weight_decay"],
                     ),
                 ).optimizer
             ),
             {"weight_decay": np.array(coefficients)},
             seeds,
             config.num_steps,
-            final=lambda task, params: {
-                group: jnp.sum(params[group] * optimum) / jnp.sum(optimum**2)
-                for group, optimum in task.optimum.items()
-            },
+            final=_left,
         )
         for place, word in enumerate(words, start=1):
             taken[word] = {
@@ -155,6 +153,14 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
         "share": variable(("optimizer", "weight", "gradient", "seed"), shares, units="1/step"),
     }
     return Record(groups={"groups": group}, attributes={"config": dataclasses.asdict(config)})
+
+
+def _left(task: Any, params: Any) -> dict[str, Any]:
+    """What is left of every group's weights."""
+    return {
+        group: jnp.sum(params[group] * optimum) / jnp.sum(optimum**2)
+        for group, optimum in task.optimum.items()
+    }
 
 
 def power(shares: np.ndarray, values: np.ndarray, axis: int) -> float:

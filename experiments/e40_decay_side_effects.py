@@ -396,4 +396,5 @@ def _with_interval(
     name: str, x: Any, rows: np.ndarray, statistic: Callable[[np.ndarray], Any]
 ) -> Series:
     found = [interval_over_seeds(lambda row: float(statistic(row)), row) for row in rows]
-    return Series(name, x, *(np.array([each[end] for each in found]) for end in range(3)))
+    columns = (np.array([each[end] for each in found]) for end in range(3))
+    return Series(name, x, *columns, kind="line")
