@@ -169,7 +169,7 @@ def rank_correlation(root: np.ndarray, share: np.ndarray) -> float:
     if np.ptp(values) < _SAME:
         return float("nan")
     ranks = [np.argsort(np.argsort(each)) for each in (root[live], values)]
-    return float(np.corrcoef(np.stack(ranks))[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1]).ravel()[1])
 
 
 def check(result: Result) -> list[Verdict]:
