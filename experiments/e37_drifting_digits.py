@@ -1,10 +1,10 @@
 """Is the best learning rate proportional to how fast the world drifts, and does SGD then win?
 
-Claim: the learning rate of a filter is the deviation of its optimum's step, eta = sqrt(q). Where the
-images of digits turn by a random angle each step, the best rate goes with that angle (slope 1 in
-the deviation, 1/2 in the variance q); where they turn at constant speed, no walk of the optimum,
-lag^2 + noise is least at speed^(2/3). Where drift dominates, SGD, tuned anew, beats AdamW, whose mean
-square is stale.
+Claim: the learning rate of a filter is the deviation of its optimum's step, eta = sqrt(q). Where
+the images of digits turn by a random angle each step, the best rate goes with that angle (slope 1
+in the deviation, 1/2 in the variance q); where they turn at constant speed, no walk of the optimum,
+lag^2 + noise is least at speed^(2/3). Where drift dominates, SGD, tuned anew, beats AdamW, whose
+mean square is stale.
 Source: P39; "Adapt or Forget"; the slopes by `mean_square_error` of a scalar tracker here, whose
 noise does not depend on the drift: in a network it may, as a higher loss has larger gradients.
 Refuted by: slopes whose intervals leave out the claimed ones; a loss of SGD above AdamW's; no
@@ -163,7 +163,7 @@ def mean_square_error(
     """Of a tracker with constant gain K, noise of variance 1, before each observation.
 
     Each step multiplies the distance by 1 - K, adds K times the noise, then moves the optimum by
-    `drift`: at random, (K^2 + q)/(1 - (1 - K)^2), or always the same way, a lag of drift/K beside it.
+    `drift`: at random, (K^2 + q)/(1 - (1 - K)^2), or always the same way, a lag of drift/K.
     """
     forgotten = 1 - (1 - gain) ** 2
     noise = gain**2 / forgotten
@@ -186,9 +186,7 @@ def rate_slope(group: Group, losses: Float[np.ndarray, "drifts rates seeds"]) ->
 def _trained(config: Config, optimizer: str, seeds: tuple[int, ...]) -> dict[str, Group]:
     entrants = [each for each in config.entrants if each.optimizer == optimizer]
     rates = [Axes(rates=each.rates, decays="0").values()[0] for each in entrants]
-    drifts = [
-        np.array(config.drifts) * (1 if each.wanders else config.speed) for each in entrants
-    ]
+    drifts = [np.array(config.drifts) * (1 if each.wanders else config.speed) for each in entrants]
     cells = [
         (drift, rate, each.b1, each.b2, each.weight_decay, float(each.wanders))
         for each, its_rates, its_drifts in zip(entrants, rates, drifts, strict=True)

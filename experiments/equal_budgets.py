@@ -3,8 +3,8 @@
 The digits have no held-out images beside their test set. So its even images choose the cell of a
 search and its odd ones say how well that cell does, and the other way round; the error is the mean
 of both. Seeds are paired and resampled, and each resample chooses anew; the images are not
-resampled, so that intervals say what other seeds would do, on these images. A run that diverged errs
-like a guess.
+resampled, so that intervals say what other seeds would do, on these images. A run that diverged
+errs like a guess.
 """
 
 import itertools
