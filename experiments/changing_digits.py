@@ -6,6 +6,7 @@ out is changed in the same way, so that `evaluate_at` says how good the weights 
 
 import abc
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -111,12 +112,12 @@ def turning_digits(base: Supervised, num_steps: int) -> TurningDigits:
 
 
 def turned_by(
-    task: TurningDigits, key: PRNGKeyArray, drift: Float[Array, ""], wanders: Float[Array, ""]
+    task: Any, key: PRNGKeyArray, drift: Float[Array, ""], wanders: Float[Array, ""]
 ) -> TurningDigits:
     """The task with a path of its own.
 
     Args:
-        task: gives the number of steps.
+        task: `TurningDigits`; its path is replaced by one as long.
         key: of the path.
         drift: degrees a step: the deviation of a step of a walk, or the speed.
         wanders: 1 for a random walk, 0 for a turn at constant speed.
@@ -143,6 +144,6 @@ def rotation(angle: Float[Array, ""], side: int) -> Float[Array, "pixels pixels"
     return jnp.clip(1 - away_x, 0) * jnp.clip(1 - away_y, 0)
 
 
-def current(task: _Changing, view: StepView) -> dict[str, Float[Array, ""]]:
+def current(task: Any, view: StepView) -> dict[str, Float[Array, ""]]:
     """Probe: held-out loss and accuracy now, before the step."""
     return task.evaluate_at(view.params, view.step)

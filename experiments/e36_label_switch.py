@@ -165,7 +165,7 @@ def _trained(config: Config, name: str, seeds: tuple[int, ...]) -> Group:
         return named_optimizer(name, setting).optimizer
 
     runs = train_many(
-        switching_digits(base, config.switch_at),  # pyright: ignore[reportArgumentType]
+        switching_digits(base, config.switch_at),
         optimizer_of,
         {"rate": rates},
         seeds,

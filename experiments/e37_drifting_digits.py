@@ -194,7 +194,7 @@ def _trained(config: Config, optimizer: str, seeds: tuple[int, ...]) -> dict[str
         for rate in its_rates
     ]
     names = ("drift", "rate", "b1", "b2", "weight_decay", "wanders")
-    settings = dict(zip(names, np.array(cells).T, strict=True))
+    settings: dict[str, np.ndarray] = dict(zip(names, np.array(cells).T, strict=True))
 
     def optimizer_of(numbers):
         setting = Setting(
@@ -210,7 +210,7 @@ def _trained(config: Config, optimizer: str, seeds: tuple[int, ...]) -> dict[str
 
     base = supervised_task(load_digits(), Mlp((64, 10)), batch_size=config.batch_size)
     runs = train_many(
-        turning_digits(base, config.num_steps),  # pyright: ignore[reportArgumentType]
+        turning_digits(base, config.num_steps),
         optimizer_of,
         settings,
         seeds,
@@ -219,7 +219,7 @@ def _trained(config: Config, optimizer: str, seeds: tuple[int, ...]) -> dict[str
         record_every=config.record_every,
         world_of=lambda task, numbers, key: turned_by(
             task, key, numbers["drift"], numbers["wanders"]
-        ),  # pyright: ignore[reportArgumentType]
+        ),
     )
     late = runs.step >= config.num_steps // 2
     loss = runs.records["now"]["test_loss"][..., late].mean(axis=-1)
