@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from bayesfilt.records import Record, variable
-from bayesfilt.tasks import make_task, supervised_task
+from bayesfilt.tasks import supervised_task
 from bayesfilt.tasks.data import Dataset
 from bayesfilt.tasks.networks import Mlp
 from experiments import changing_digits, equal_budgets, jump_world
@@ -94,7 +94,7 @@ def test_what_is_held_out_turns_with_the_minibatches_and_ends_with_the_path(smal
         ),
     )  # fmt: skip
     found, expected = task.evaluate_at(params, 1), turned.evaluate(params)
-    assert found["test_loss"] == pytest.approx(expected["test_loss"], rel=1e-9)
+    assert float(found["test_loss"]) == pytest.approx(float(expected["test_loss"]), rel=1e-9)
     assert np.isnan(task.evaluate_at(params, 3)["test_loss"])
 
 
@@ -209,8 +209,8 @@ def test_jumps_of_another_law_are_a_no(change, words):
 @pytest.mark.parametrize(
     ("factors", "words"),
     [
-        ({"adagrad": 1.0}, "before the switch: adagrad recovers later"),
-        ({"amsgrad": 0.8}, "before the switch: amsgrad recovers later"),
+        ({"adagrad": 1.0}, "tuned before the switch: adagrad recovers later"),
+        ({"amsgrad": 0.8}, "tuned before the switch: amsgrad recovers later"),
     ],
 )
 def test_another_order_is_a_no(factors, words):
@@ -227,7 +227,7 @@ def test_a_rate_at_the_edge_of_its_grid_is_not_judged():
     loss = record.groups["adam"]["loss_before"].values
     record.groups["adam"]["loss_before"] = variable(("rate", "seed"), loss[::-1] * [[1], [9], [1]])
     verdicts = e36.check(record)
-    assert holds(verdicts, "before the switch: amsgrad recovers later") is None
+    assert holds(verdicts, "tuned before the switch: amsgrad recovers later") is None
     assert holds(verdicts, "for the whole run: amsgrad recovers later") is True
 
 
@@ -340,12 +340,11 @@ def test_each_half_chooses_the_cell_whose_error_the_other_reports():
     assert found == pytest.approx(np.log(0.5 * (0.20 + 0.25)))
 
 
-def test_both_halves_together_are_the_test_error():
-    task = make_task("digits-mlp", batch_size=8, subset=50)
-    params = task.init_params(jax.random.key(0))
-    halves = equal_budgets.error_by_half(task, params)
-    whole = 1 - task.evaluate(params)["test_accuracy"]
-    assert 0.5 * (halves["even"] + halves["odd"]) == pytest.approx(float(whole))
+def test_both_halves_together_are_the_test_error(small_digits):
+    params = small_digits.init_params(jax.random.key(0))
+    halves = equal_budgets.error_by_half(small_digits, params)
+    whole = 1 - float(small_digits.evaluate(params)["test_accuracy"])
+    assert 0.5 * float(halves["even"] + halves["odd"]) == pytest.approx(whole)
 
 
 def test_the_lower_error_is_a_yes_and_the_higher_a_no():
@@ -371,7 +370,7 @@ def test_rates_are_open_at_both_ends_and_decays_upwards_only():
 
 
 def test_a_run_that_diverged_errs_like_a_guess(small_digits):
-    made = equal_budgets.Search(lambda numbers: optax.sgd(numbers["rate"]), {"rate": [1e38, 0.1]})
+    made = equal_budgets.Search(lambda numbers: optax.sgd(numbers["rate"]), {"rate": [1e300, 0.1]})
     group = equal_budgets.searched(small_digits, made, [1, 2], 4, probes={})[0]
     np.testing.assert_array_equal(group["even"].values[0], 0.9)
 
