@@ -370,7 +370,7 @@ def test_rates_are_open_at_both_ends_and_decays_upwards_only():
 
 
 def test_a_run_that_diverged_errs_like_a_guess(small_digits):
-    made = equal_budgets.Search(lambda numbers: optax.sgd(numbers["rate"]), {"rate": [1e300, 0.1]})
+    made = equal_budgets.Search(lambda numbers: optax.sgd(numbers["rate"]), {"rate": [np.nan, 0.1]})
     group = equal_budgets.searched(small_digits, made, [1, 2], 4, probes={})[0]
     np.testing.assert_array_equal(group["even"].values[0], 0.9)
 
