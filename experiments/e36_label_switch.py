@@ -18,6 +18,7 @@ Cost of PAPER: 384 runs of 2,250 steps and 48 runs of the world of jumps: 90 s o
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
@@ -153,7 +154,7 @@ def _trained(config: Config, name: str, seeds: tuple[int, ...]) -> Group:
     """Accuracy and loss of one optimizer at every rate, from every seed."""
     words = config.adagrad_rates if name == "adagrad" else config.rates
     rates = Axes(rates=words, decays="0").values()[0]
-    base = make_task("digits-mlp", batch_size=config.batch_size, subset=config.subset)
+    base: Any = make_task("digits-mlp", batch_size=config.batch_size, subset=config.subset)
 
     def optimizer_of(numbers):
         setting = Setting(

@@ -9,16 +9,21 @@ Source: P39; "Adapt or Forget"; the slopes by `mean_square_error` of a scalar tr
 noise does not depend on the drift: in a network it may, as a higher loss has larger gradients.
 Refuted by: slopes whose intervals leave out the claimed ones; a loss of SGD above AdamW's; no
 gain from a fresh mean square (b2 = 0.9), if staleness is to be the reason.
-Softmax regression on all digits: with hidden units the best answer to a fast drift would be one for
-every angle, which is another question (a linear one that is best on average is the end of the
-slope, too). The loss is that of the test images as they stand now, mean over the second half. Every
-seed has its own path. As many rates for every optimizer; decay fixed and small; constant rates.
-The slopes of AdamW are taken without momentum, which lags by itself; those of SGDW are not.
-Cost of PAPER: 1120 runs of 1,000 steps: 110 s of CPU time (estimated).
+The control is a world that stands still: where its best rate is not well below that of the slowest
+drift, the rate is not set by the drift but by the start of training, and no slope is judged. A
+first version without label noise was of that kind: separable classes have no optimum at all.
+Softmax regression on all digits, a fifth of the training labels wrong: with hidden units the best
+answer to a fast drift would be one for every angle, which is another question (a linear one that is
+best on average is the end of the slope, too). The loss is that of the test images as they stand
+now, mean over the second half. Every seed has its own path. As many rates for every optimizer; decay
+fixed and small; constant rates. The slopes of AdamW are taken without momentum, which lags by
+itself; those of SGDW are not.
+Cost of PAPER: 1680 runs of 2,000 steps: 90 s of CPU time (estimated).
 """
 
 import dataclasses
 
+import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
@@ -26,7 +31,7 @@ from bayesfilt.compare import Interval, bootstrap, median_over_seeds, ridge
 from bayesfilt.figures import VenueFigure, panels_figure
 from bayesfilt.optimizers.zoo import Setting, named_optimizer
 from bayesfilt.records import Group, Record, variable
-from bayesfilt.tasks import load_digits, supervised_task
+from bayesfilt.tasks import load_digits, supervised_task, with_label_noise
 from bayesfilt.tasks.networks import Mlp
 from experiments.changing_digits import current, turned_by, turning_digits
 from experiments.contract import (
@@ -34,11 +39,8 @@ from experiments.contract import (
     Result,
     Verdict,
     check_key,
-    is_the_one,
     judged,
-    margin_of,
     not_judged,
-    spelled,
     with_enough_seeds,
 )
 from experiments.grids import Axes, seeds_from
@@ -57,6 +59,7 @@ _PLAIN, _STEADY = "adamw without momentum", "adamw without momentum, steady turn
 _FRESH = "adamw, b2 = 0.9"
 _LOSS = 1.1  # a tenth of the loss: what may be lost without being worse
 _RESAMPLES = 300
+_LABELS = 0  # key of the wrong labels: the data do not change with the seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +93,14 @@ class Config:
     """Every number that can change the result."""
 
     entrants: tuple[Entrant, ...] = ENTRANTS
-    drifts: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)  # deviation of a step, degrees
+    # Deviation of a step in degrees; the first is the control.
+    drifts: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
     speed: float = 0.1  # of a steady turn, as a fraction of the drift: degrees a step
-    batch_size: int = 32
-    num_steps: int = 1_000
-    record_every: int = 20
-    num_seeds: int = 5
+    label_noise: float = 0.2  # of the training set
+    batch_size: int = 8
+    num_steps: int = 2_000
+    record_every: int = 40
+    num_seeds: int = 6
 
 
 PAPER = Config()
@@ -103,8 +108,8 @@ QUICK = Config(
     entrants=tuple(
         dataclasses.replace(each, rates="log:0.01:0.1:3") for each in (*ENTRANTS[:3], ENTRANTS[4])
     ),
-    drifts=(0.5, 2.0),
-    num_steps=60,
+    drifts=(0.0, 0.5, 2.0),
+    num_steps=80,
     num_seeds=2,
 )
 
@@ -179,8 +184,16 @@ def law_of(*, wanders: bool) -> float:
 
 def rate_slope(group: Group, losses: Float[np.ndarray, "drifts rates seeds"]) -> float:
     """Slope of the best rate on the drift, by parabolas; NaN where a best rate is at an edge."""
-    best = ridge(losses, group["rate"].values).log_decay
-    return float(np.polyfit(np.log(group["drift"].values), best, 1)[0])
+    drift = group["drift"].values
+    best = ridge(losses[drift > 0], group["rate"].values).log_decay
+    return float(np.polyfit(np.log(drift[drift > 0]), best, 1)[0])
+
+
+def set_by_drift(group: Group) -> bool:
+    """Whether the best rate without drift is at most half of that at the slowest drift."""
+    places = np.argmin(median_over_seeds(group["loss"].values[:2]), axis=1)
+    still, slowest = group["rate"].values[places]
+    return bool(still <= 0.5 * slowest)
 
 
 def _trained(config: Config, optimizer: str, seeds: tuple[int, ...]) -> dict[str, Group]:
@@ -208,7 +221,8 @@ def _trained(config: Config, optimizer: str, seeds: tuple[int, ...]) -> dict[str
         own = {"learning_rate": numbers["rate"]} if optimizer == "sgdw" else {}
         return named_optimizer(optimizer, setting, **own).optimizer
 
-    base = supervised_task(load_digits(), Mlp((64, 10)), batch_size=config.batch_size)
+    noisy = with_label_noise(jax.random.key(_LABELS), load_digits(), config.label_noise)
+    base = supervised_task(noisy, Mlp((64, 10)), batch_size=config.batch_size)
     runs = train_many(
         turning_digits(base, config.num_steps),
         optimizer_of,
@@ -246,15 +260,20 @@ def _slope_verdict(claim: str, group: Group, *, wanders: bool) -> Verdict:
         group["loss"].values,
         num_resamples=_RESAMPLES,
     )
-    nearest = abs(law - other)
-    return Verdict(
-        claim=claim,
-        measured=f"slope {spelled(slope)}",
-        expected=f"{law:.2g}",
-        tolerance=f"{INTERVAL}; undecided where it holds 0 or {other:.2g}, is wider than the way to"
-        " it, or where a best rate is at the edge of its grid",
-        holds=is_the_one(slope, law, [0.0, other]),
-        margin=margin_of(slope, law - nearest, law + nearest),
+    half = 0.5 * abs(law - other)
+    verdict = judged(
+        claim,
+        slope,
+        low=law - half,
+        high=law + half,
+        unit="slope",
+        tolerance=f"{INTERVAL}; nearer to the law's {law:.2g} than to the other world's {other:.2g};"
+        " not known where a best rate is at the edge of its grid",
+    )
+    if set_by_drift(group):
+        return verdict
+    return not_judged(
+        verdict, "as the best rate without drift is no less than half of the slowest's"
     )
 
 
@@ -295,7 +314,7 @@ def _growing(groups: dict[str, Group]) -> Verdict:
     def change(draw: np.ndarray) -> float:
         slow, fast = (
             _best_loss(pair[0][drift][:, draw]) / _best_loss(pair[1][drift][:, draw])
-            for drift in (0, -1)
+            for drift in (1, -1)
         )
         return fast / slow
 
@@ -306,7 +325,7 @@ def _growing(groups: dict[str, Group]) -> Verdict:
         high=1.0,
         unit="times the ratio of losses",
     )
-    if any(_at_edge(groups[name], drift) for name in ("sgdw", "adamw") for drift in (0, -1)):
+    if any(_at_edge(groups[name], drift) for name in ("sgdw", "adamw") for drift in (1, -1)):
         verdict = not_judged(verdict, "as a best rate is at the edge of its grid")
     return verdict
 
@@ -317,7 +336,7 @@ def _rate_panel(
     series = []
     for name in names:
         group = groups[name]
-        drift, losses = group["drift"].values, group["loss"].values
+        drift, losses = group["drift"].values[1:], group["loss"].values[1:]
         found = [
             bootstrap(
                 check_key(),
@@ -330,34 +349,34 @@ def _rate_panel(
             for row in losses
         ]
         y, low, high = np.array(found).T
-        series.append(Series(name.removesuffix(", steady turn"), drift, y, low, high))
+        series.append(Series(_NAMES[name], drift, y, low, high))
         middle = np.nanmean(np.log(y)) if np.isfinite(y).any() else np.nan
         law = np.exp(middle + law_of(wanders=wanders) * (np.log(drift) - np.log(drift).mean()))
         series.append(Series("slope of a tracker", drift, law, kind="law"))
-    what = "deviation of a step" if wanders else "speed"
+    what = "deviation" if wanders else "speed"
     return Panel(
         title, f"{what} (degrees/step)", "best learning rate", series, x_scale="log", y_scale="log"
     )
 
 
 def _loss_panel(groups: dict[str, Group]) -> Panel:
-    drift = groups["adamw"]["drift"].values
+    drift = groups["adamw"]["drift"].values[1:]
     series = []
     for name in groups:
         if name in ("adamw", _PLAIN, _STEADY):
             continue
-        found = [_ratio(groups, name, "adamw", index) for index in range(len(drift))]
+        found = [_ratio(groups, name, "adamw", index + 1) for index in range(len(drift))]
         y, low, high = np.array(found).T
-        series.append(Series(name, drift, y, low, high))
+        series.append(Series(_NAMES[name], drift, y, low, high))
     return Panel(
-        "at the best rates", "deviation of a step (degrees/step)", "loss / adamw's", series,
+        "at the best rates", "deviation (degrees/step)", "loss / AdamW's", series,
         x_scale="log", y_scale="linear", guide=1.0,
     )  # fmt: skip
 
 
 def _course_panel(groups: dict[str, Group]) -> Panel:
     series = [
-        Series(name, group["rate"].values, median_over_seeds(group["loss"].values[-1]))
+        Series(_NAMES[name], group["rate"].values, median_over_seeds(group["loss"].values[-1]))
         for name, group in groups.items()
         if name not in (_PLAIN, _STEADY)
     ]
@@ -366,3 +385,15 @@ def _course_panel(groups: dict[str, Group]) -> Panel:
     return Panel(
         "fastest walk", "learning rate", "loss (nats)", series, x_scale="log", y_scale="log"
     )
+
+
+# Looks of the optimizers among themselves: the house's own are alike for two of these.
+_NAMES = {
+    "adamw": "AdamW",
+    _PLAIN: "AdamW, b1 = 0",
+    _STEADY: "AdamW, b1 = 0",
+    _FRESH: "AdamW, b2 = 0.9",
+    "sgdw": "SGDW",
+    "adabayes": "AdaBayes",
+    "adabayes_fixed_point": "fixed point",
+}

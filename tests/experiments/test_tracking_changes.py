@@ -105,6 +105,11 @@ def test_images_that_are_not_square_are_refused():
         changing_digits.turning_digits(base, 5)
 
 
+def angle_now(task, view):
+    """Probe."""
+    return task.angle[view.step]
+
+
 def test_every_seed_has_a_path_of_its_own_and_every_setting_the_same(small_digits):
     runs = train_many(
         changing_digits.turning_digits(small_digits, 3),
@@ -112,7 +117,7 @@ def test_every_seed_has_a_path_of_its_own_and_every_setting_the_same(small_digit
         {"rate": [0.1, 0.2], "drift": [1.0, 2.0]},
         [1, 2],
         3,
-        probes={"angle": lambda task, view: task.angle[view.step]},
+        probes={"angle": angle_now},
         world_of=lambda task, numbers, key: changing_digits.turned_by(
             task, key, numbers["drift"], jnp.asarray(1.0)
         ),
@@ -253,14 +258,16 @@ def test_the_best_gain_goes_with_a_walk_and_with_the_two_thirds_of_a_turn():
     assert e37.law_of(wanders=False) == pytest.approx(2 / 3, abs=0.01)
 
 
-def turned(slope=1.0, steady=2 / 3, sgdw=0.8, fresh=0.9, adabayes=1.0, fixed=1.0, best=0.02):
+def turned(
+    slope=1.0, steady=2 / 3, sgdw=0.8, fresh=0.9, adabayes=1.0, fixed=1.0, best=0.02, still=0.1
+):
     """A made-up record whose losses are parabolas in the logarithm of the rate."""
     random = np.random.default_rng(4)
-    drift, rate = np.array([0.25, 0.5, 1.0, 2.0]), np.geomspace(1e-3, 0.3, 12)
+    drift, rate = np.array([0.0, 0.25, 0.5, 1.0, 2.0]), np.geomspace(1e-3, 0.3, 12)
 
     def group(power, height):
-        center = np.log(best * drift**power)[:, None, None]
-        center = center + 0.03 * random.standard_normal((4, 1, SEEDS))
+        center = np.log(best * np.r_[still * 0.25**power, drift[1:] ** power])[:, None, None]
+        center = center + 0.03 * random.standard_normal((5, 1, SEEDS))
         loss = np.exp(0.1 * (np.log(rate)[None, :, None] - center) ** 2)
         height = np.array(height)[..., None, None] * np.exp(0.01 * random.standard_normal(SEEDS))
         return {
@@ -269,15 +276,15 @@ def turned(slope=1.0, steady=2 / 3, sgdw=0.8, fresh=0.9, adabayes=1.0, fixed=1.0
             "loss": variable(("drift", "rate", "seed"), height * loss),
         }
 
-    growing = np.array([[1.0], [1.0], [1.0], [sgdw]])[:, 0]
+    growing = np.array([1.0, 1.0, 1.0, 1.0, sgdw])
     groups = {
-        "adamw": group(slope, np.ones(4)),
-        e37._PLAIN: group(slope, np.ones(4)),
-        e37._STEADY: group(steady, np.ones(4)),
-        e37._FRESH: group(slope, np.full(4, fresh)),
+        "adamw": group(slope, np.ones(5)),
+        e37._PLAIN: group(slope, np.ones(5)),
+        e37._STEADY: group(steady, np.ones(5)),
+        e37._FRESH: group(slope, np.full(5, fresh)),
         "sgdw": group(slope, growing),
-        "adabayes": group(slope, np.full(4, adabayes)),
-        "adabayes_fixed_point": group(slope, np.full(4, fixed * sgdw)),
+        "adabayes": group(slope, np.full(5, adabayes)),
+        "adabayes_fixed_point": group(slope, np.full(5, fixed * sgdw)),
     }
     return Record(groups=groups, attributes={})
 
@@ -302,6 +309,10 @@ def test_the_slopes_and_the_winner_that_are_claimed_are_a_yes():
 )
 def test_another_slope_or_winner_is_a_no(change, words):
     assert holds(e37.check(turned(**change)), words) is False
+
+
+def test_a_slope_is_not_judged_where_the_best_rate_without_drift_is_as_high():
+    assert holds(e37.check(turned(slope=0.5, still=1.0)), "AdamW, walk") is None
 
 
 def test_a_best_rate_at_the_edge_is_not_judged():
@@ -398,7 +409,7 @@ def test_decay_beside_the_step_shrinks_and_l2_only_turns_the_gradient():
         state = made.init(weight)
         for step in range(1, 5):
             found, state = made.update(gradient, state, weight)
-            np.testing.assert_allclose(found, law(step), rtol=1e-6)
+            np.testing.assert_allclose(np.asarray(found), law(step), rtol=1e-6)
     with pytest.raises(ValueError, match="kind among"):
         e41.decayed("adagrad", "l1", {"rate": 0.1, "decay": 0.5}, Problem())
 
