@@ -15,8 +15,8 @@ first version without label noise was of that kind: separable classes have no op
 Softmax regression on all digits, a fifth of the training labels wrong: with hidden units the best
 answer to a fast drift would be one for every angle, which is another question (a linear one that is
 best on average is the end of the slope, too). The loss is that of the test images as they stand
-now, mean over the second half. Every seed has its own path. As many rates for every optimizer; decay
-fixed and small; constant rates. The slopes of AdamW are taken without momentum, which lags by
+now, mean over the second half. Every seed has its own path. As many rates for every optimizer;
+decay fixed and small; constant rates. The slopes of AdamW are taken without momentum, which lags by
 itself; those of SGDW are not.
 Cost of PAPER: 1680 runs of 2,000 steps: 90 s of CPU time (estimated).
 """
@@ -267,8 +267,8 @@ def _slope_verdict(claim: str, group: Group, *, wanders: bool) -> Verdict:
         low=law - half,
         high=law + half,
         unit="slope",
-        tolerance=f"{INTERVAL}; nearer to the law's {law:.2g} than to the other world's {other:.2g};"
-        " not known where a best rate is at the edge of its grid",
+        tolerance=f"{INTERVAL}; nearer to the law's {law:.2g} than to the other world's"
+        f" {other:.2g}; not known where a best rate is at the edge of its grid",
     )
     if set_by_drift(group):
         return verdict
