@@ -445,7 +445,9 @@ def test_gains_like_adams_and_a_decay_that_grows_are_a_yes():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"constant": 0.0}, "grows against the step"),
+        ({"constant": 0.0}, "like the root of time"),
+        ({"constant": 1.0}, "like the root of time"),
+        ({"constant": 0.1}, "faster than adam's"),
         ({"scheduled": 0.5}, "falls like"),
         ({"adagrad": (0.2, 0.25, 0.12)}, "adagrad errs less with decoupled"),
         ({"adagrad": (0.2, 0.25, 0.12)}, "adagrad gains as much"),
