@@ -14,7 +14,7 @@ ends makes every one of them slow. AdaBayes' decay is fixed and small, the other
 The law 1/t of the world of jumps follows from AdaGrad's own rule where gradients have a steady
 size: a yes there says that this is so, not that networks are like it.
 Cost of PAPER: 384 runs of 2,250 steps and 48 runs of the world of jumps: 90 s of CPU time
-(estimated from 45 s of half as many).
+(estimated from 43 s of half as many).
 """
 
 import dataclasses
