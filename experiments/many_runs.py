@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Int
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from bayesfilt.simulate import Probe, simulate
 from bayesfilt.tasks import Task
 
 # Runs that one device vectorises over; wider is no faster on a CPU.
 _WIDTH = 16
+_WORLD = 0x776F  # folded into a seed's key for what the run's own world draws
 
 type Numbers = Mapping[str, Array]
 """A setting: its numbers by name, each a scalar."""
@@ -43,6 +44,7 @@ def train_many(
     probes: Mapping[str, Probe] | None = None,
     record_every: int = 1,
     final: Callable[[Task, Any], dict[str, Array]] | None = None,
+    world_of: Callable[[Task, Numbers, PRNGKeyArray], Task] | None = None,
 ) -> ManyRuns:
     """Train `task` with every setting from every seed; seeds are the same for all settings.
 
@@ -56,6 +58,8 @@ def train_many(
         record_every: steps between two records.
         final: (task, last weights) -> numbers; by default what the task evaluates, and the
             loss on all training examples where it has one.
+        world_of: (task, numbers of the setting, the seed's key) -> the task that this run
+            trains; by default all train the same.
     """
     count = {len(values) for values in settings.values()}
     if len(count) != 1:
@@ -65,8 +69,11 @@ def train_many(
 
     def one(task: Task, run: tuple[Numbers, Array]) -> Any:
         numbers, seed = run
+        key = jax.random.key(seed)
+        if world_of is not None:  # the world's draws are not those of weights and minibatches
+            task = world_of(task, numbers, jax.random.fold_in(key, _WORLD))
         trajectory = simulate(
-            jax.random.key(seed),
+            key,
             task,
             optimizer_of(numbers),
             num_steps,
