@@ -141,9 +141,9 @@ def below(interval: Interval, bound: float) -> bool | None:
 
 
 def within(interval: Interval, low: float, high: float) -> bool | None:
-    """Whether a number lies in a band: None where its interval holds an edge, or is unknown."""
-    if low <= interval.low and interval.high <= high:
-        return True
+    """Whether a number lies in a band: None where its interval touches an edge, or is unknown."""
+    if (low < interval.low or np.isneginf(low)) and (interval.high < high or np.isposinf(high)):
+        return bool(interval.low <= interval.high)
     return False if interval.high < low or interval.low > high else None
 
 
