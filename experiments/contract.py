@@ -142,8 +142,10 @@ def below(interval: Interval, bound: float) -> bool | None:
 
 def within(interval: Interval, low: float, high: float) -> bool | None:
     """Whether a number lies in a band: None where its interval touches an edge, or is unknown."""
+    if not interval.low <= interval.high:
+        return None
     if (low < interval.low or np.isneginf(low)) and (interval.high < high or np.isposinf(high)):
-        return bool(interval.low <= interval.high)
+        return True
     return False if interval.high < low or interval.low > high else None
 
 
