@@ -5,16 +5,19 @@ checks of the notes, by tests, or by reading; where it names verdicts, its own i
 or must agree with them. `paper_notes/claims.md` is written from both.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.verdict_table import HOLDS, Entry, is_near
+from experiments.verdict_table import HOLDS, Entry, counted, is_near
 
 CLAIMS_PATH = Path(__file__).parent / "claims.toml"
 PAGE_PATH = Path(__file__).parents[1] / "paper_notes" / "claims.md"
 VERDICTS = ("true", "false", "conditional", "open")
+
+_FEW = 4  # verdicts that are quoted word by word
 
 _KINDS = {
     "0": "A blog entry on the AdamW paper",
@@ -27,11 +30,11 @@ _KINDS = {
 
 
 class Part(NamedTuple):
-    """A verdict that bears on a claim."""
+    """Verdicts of an experiment that bear on a claim."""
 
     experiment: str
-    claim: str  # of the verdict, word by word
-    supports: bool  # whether yes there speaks for the claim, or against it
+    claims: str  # a regular expression, found in the claims of those verdicts
+    supports: bool = True  # whether yes there speaks for the claim, or against it
 
 
 class Claim(NamedTuple):
@@ -63,10 +66,11 @@ def verdict_of(claim: Claim, entries: Mapping[str, Entry]) -> str:
     """
     for_it, against, unsure = (0, 0, 0)
     for part in claim.parts:
-        holds = _found(claim, part, entries)["holds"]
-        unsure += holds is None
-        for_it += holds is part.supports
-        against += holds is (not part.supports)
+        for verdict in _found(claim, part, entries):
+            holds = verdict["holds"]
+            unsure += holds is None
+            for_it += holds is part.supports
+            against += holds is (not part.supports)
     if claim.verdict is None:
         return _together(for_it, against, unsure)
     agrees = {
@@ -137,13 +141,15 @@ def _together(for_it: int, against: int, unsure: int) -> str:
     return "conditional" if for_it else "open"
 
 
-def _found(claim: Claim, part: Part, entries: Mapping[str, Entry]) -> Mapping[str, Any]:
-    for verdict in entries.get(part.experiment, {}).get("verdicts", ()):
-        if verdict["claim"] == part.claim:
-            return verdict
-    raise ValueError(
-        f"claim {claim.id} names a verdict that {part.experiment} does not have: {part.claim!r}."
-    )
+def _found(claim: Claim, part: Part, entries: Mapping[str, Entry]) -> list[Mapping[str, Any]]:
+    verdicts = entries.get(part.experiment, {}).get("verdicts", ())
+    found = [each for each in verdicts if re.search(part.claims, each["claim"])]
+    if not found:
+        raise ValueError(
+            f"claim {claim.id} names verdicts that {part.experiment} does not have:"
+            f" {part.claims!r}."
+        )
+    return found
 
 
 def _row(claim: Claim, verdict: str, entries: Mapping[str, Entry]) -> str:
@@ -156,9 +162,16 @@ def _row(claim: Claim, verdict: str, entries: Mapping[str, Entry]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _quoted(part: Part, verdict: Mapping[str, Any]) -> str:
-    near = " ~" if is_near(verdict) else ""
-    return (
-        f"{part.experiment.partition('_')[0]}: {part.claim}: {HOLDS[verdict['holds']]}{near}"
-        f" ({verdict['measured']})"
+def _quoted(part: Part, verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """The verdicts word by word if they are few, else how many say what."""
+    name = part.experiment.partition("_")[0]
+    link = f"[{name}](../experiments/README.md#{part.experiment})"
+    against = "" if part.supports else " (yes speaks against the claim)"
+    if len(verdicts) > _FEW:
+        return f"{link}{against}: of {len(verdicts)} verdicts {counted(verdicts)}"
+    said = (
+        f"{each['claim'].rstrip('.')}: {HOLDS[each['holds']]}{' ~' * is_near(each)}"
+        f" ({each['measured']})"
+        for each in verdicts
     )
+    return f"{link}{against}: " + "; ".join(said)

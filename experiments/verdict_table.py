@@ -122,7 +122,7 @@ def table_text(entries: Mapping[str, Entry]) -> str:
         " what changed.",
         "",
         f"{len(known)} experiments, {len(verdicts)} verdicts:"
-        f" {_counted(verdicts)};"
+        f" {counted(verdicts)};"
         f" {sum(map(is_near, verdicts))} near their threshold (marked ~),"
         f" {sum(map(has_flipped, verdicts))} turned round by another seed (marked !)."
         f" {seconds / 60:.0f} minutes in all.",
@@ -145,7 +145,7 @@ def in_words(verdicts: Sequence[Mapping[str, Any]]) -> str:
         return "not judged"
     if len(set(judged)) == 1 and len(judged) == len(said):
         return HOLDS[judged[0]]
-    return _counted(verdicts)
+    return counted(verdicts)
 
 
 def changes(before: Sequence[Mapping[str, Any]], now: Sequence[Verdict]) -> list[str]:
@@ -164,7 +164,8 @@ def changes(before: Sequence[Mapping[str, Any]], now: Sequence[Verdict]) -> list
     return lines + [f"gone: {claim}" for claim in known]
 
 
-def _counted(verdicts: Sequence[Mapping[str, Any]]) -> str:
+def counted(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """How many say yes, no and neither."""
     counts = {
         word: sum(each["holds"] is holds for each in verdicts) for holds, word in HOLDS.items()
     }

@@ -133,16 +133,26 @@ def test_a_claim_that_its_verdicts_contradict_is_refused():
     for word in ("false", "open", "perhaps"):
         with pytest.raises(ValueError, match=r"claim 9\.9 is said to be"):
             ledger.verdict_of(claim(("a", True), verdict=word), found)
-    with pytest.raises(ValueError, match="names a verdict that e01_separability does not have"):
+    with pytest.raises(ValueError, match="names verdicts that e01_separability does not have"):
         ledger.verdict_of(claim(("b", True)), found)
 
 
 def test_a_row_quotes_its_verdicts_and_marks_those_near_their_threshold():
     found = entries(verdict("a", True, margin=0.1), verdict("b", True, margin=2.0))
     text = ledger.ledger_text([claim(("a", True), ("b", False))._replace(id="P1")], found)
-    assert "e01: a: yes ~ (1 (0.9 to 1.1)); e01: b: yes (1 (0.9 to 1.1))" in text
+    link = "[e01](../experiments/README.md#e01_separability)"
+    assert (
+        f"{link}: a: yes ~ (1 (0.9 to 1.1)); {link} (yes speaks against the claim): b: yes" in text
+    )
     assert "it holds \\| always" in text
     assert "| conditional |" in text
+
+
+def test_many_verdicts_of_one_kind_are_counted():
+    found = entries(*(verdict(f"a {index}", index > 1) for index in range(6)), verdict("b", None))
+    text = ledger.ledger_text([claim(("^a", True))._replace(id="P1")], found)
+    assert "of 6 verdicts 4 yes, 2 no" in text
+    assert ledger.verdict_of(claim(("^a", True)), found) == "conditional"
 
 
 def test_another_seed_marks_a_verdict_it_undoes_and_turns_one_it_denies():
