@@ -35,7 +35,7 @@ from experiments.logarithms import geometric_mean, power_of
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "SGD turns into Adam at a mean gradient of eta_Adam/eta_SGD, whatever the batch size."
-SETTLES = ("P3", "P5", "2.3", "2.5")
+SETTLES = ("P3", "P5")
 CAPTION = (
     "Left: learning rate on the mean gradient against the size of that gradient, for the smallest"
     " and the largest batch. Right: crossover read off the steps against the batch size, with a"

@@ -38,7 +38,7 @@ from experiments.panels import Panel, Series, panels_group
 from experiments.scheduled_filters import train_variants
 
 CLAIM = "The filter warms up and cools down by itself, at the pace of its own gradients."
-SETTLES = ("P6", "P7", "2.5", "1.5")
+SETTLES = ("P6", "P7")
 CAPTION = (
     "Learning rate of AdaBayes over its settled one from a cold and a warm start, laws in grey;"
     " last steps of AdaBayes over those of its fixed point when the drift is annealed; losses of a"

@@ -39,7 +39,7 @@ from experiments.many_runs import Numbers, train_many
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "AdaBayes is Adam with a memory of squared gradients that is each weight's own."
-SETTLES = ("P8", "2.5")
+SETTLES = ("P8",)
 CAPTION = (
     "Left: share of one loud gradient that the variance forgets per step. Middle: noise of the"
     " variance, for normal gradients. Right: the same on digits-mlp, AdaBayes over its fixed point,"

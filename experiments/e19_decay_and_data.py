@@ -32,7 +32,7 @@ from experiments.grids import seeds_from
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "The best decay remembers a fixed number of epochs, or of root steps, or ignores the data."
-SETTLES = ("P15", "P16", "1.4", "3.5")
+SETTLES = ("P15", "P16", "1.4")
 CAPTION = (
     "Best shrink per step over the number of training examples, at a fixed number of epochs and of"
     " steps, with 90 % bootstrap intervals and the three laws; below, the test errors behind it."

@@ -40,7 +40,7 @@ from experiments.many_runs import train_many
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "The best shrink of a layer is the square of its rate times half of its fan-in."
-SETTLES = ("P35", "4.7")
+SETTLES = ("P35",)
 CAPTION = (
     "Best shrink per step of the matrices that read a hidden layer, over its width, at a fixed rate"
     " and at a rate in proportion to one over the width, with 90 % bootstrap intervals and both"

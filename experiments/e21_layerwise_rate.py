@@ -32,7 +32,7 @@ from experiments.many_runs import train_many
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "The best rates of two layers under SGD are in the ratio of one over their fan-ins."
-SETTLES = ("P36", "4.7")
+SETTLES = ("P36",)
 CAPTION = (
     "Ratio of the best rates of both layers over the width between them, with 90 % bootstrap"
     " intervals and three laws; and the lowest training loss and test error at each ratio of rates."

@@ -45,7 +45,7 @@ from experiments.noise_worlds import noise_world
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "Normalised layers turn by sqrt(2 lr wd) a step, alike under AdamW and not under L2."
-SETTLES = ("P34", "1.15", "P12")
+SETTLES = ("P34",)
 CAPTION = (
     "Angle a step, measured against predicted, of every normalised layer, in noise and in the"
     " network (grey: as predicted); the balance of gradient and weights under SGD; and angles by"
