@@ -38,7 +38,7 @@ from experiments.logarithms import geometric_mean, power_of
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "The best learning rate is the posterior variance if R = H, and its root comes from drift."
-SETTLES = ("P1", "P2", "2.3", "2.5", "2.9(i)")
+SETTLES = ("P1", "P2")
 CAPTION = (
     "Left: the best constant factor, found by search, over the squared error that it leaves, for"
     " three ratios of noise to curvature. Middle: the price of believing R = H. Right: measured"

@@ -53,7 +53,7 @@ from experiments.noise_worlds import noise_world
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "Weights settle at the filter's prior deviation, sqrt(lr/(2 wd)), whatever b1 and b2."
-SETTLES = ("P12", "P13", "2.9 (vi)")
+SETTLES = ("P12", "P13")
 CAPTION = (
     "Size of the weights late in training against sqrt(lr/(2 wd)), of pure noise and by layer of"
     " two networks (line: the law); last, at one setting, for several memories of Adam, over the"

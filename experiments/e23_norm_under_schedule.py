@@ -46,7 +46,7 @@ from experiments.noise_worlds import noise_world
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "Weights keep their size under a schedule if and only if the decay goes as lr^2."
-SETTLES = ("P14", "2.6.4", "2.9 (vi)", "1.11")
+SETTLES = ("P14",)
 CAPTION = (
     "Size of the weights over training, over that before the annealing begins, for three ways in"
     " which the shrink goes with the schedule's factor s (grey: the law of each); and the gradient"

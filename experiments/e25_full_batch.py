@@ -57,7 +57,7 @@ from experiments.noise_worlds import WholeData, noise_world
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "Gradients that agree take weights to 1/wd; noise wins below SNR^2 = lr wd/2."
-SETTLES = ("P33", "2.9 (vi)", "P12")
+SETTLES = ("P33", "P12")
 CAPTION = (
     "Size of weights against the signal-to-noise ratio of their gradients, over 1/wd (grey: both"
     " limits together); where mean and noise are equal; and the largest weight of the MLP over"
