@@ -26,6 +26,7 @@ from bayesfilt.records import Record, variable
 from experiments.best_values import (
     Moving,
     best_intervals,
+    grid_error,
     in_every,
     is_law,
     log_best_of_pair,
@@ -41,6 +42,7 @@ from experiments.contract import (
     not_judged,
     with_enough_seeds,
 )
+from experiments.coordinates import widened
 from experiments.grids import (
     Axes,
     Problem,
@@ -201,6 +203,8 @@ def _by_layer(result: Result) -> list[Verdict]:
         errors,
         num_resamples=_RESAMPLES,
     )
+    # Two places on grids of one step, each with its own error.
+    ratio = widened(ratio, 2**0.5 * grid_error(np.log(shrinks)))
     offset = round(expected / float(np.log(shrinks[1] / shrinks[0])))
     gain = bootstrap(
         check_key(),

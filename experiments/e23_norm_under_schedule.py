@@ -36,11 +36,13 @@ from experiments.contract import (
     below,
     judged,
     margin_of,
+    margin_of_all,
     spelled,
     with_enough_seeds,
 )
+from experiments.coordinates import interval_over_seeds
 from experiments.grids import seeds_from
-from experiments.layer_sizes import layer_names, layer_probe, median_of, over_seeds
+from experiments.layer_sizes import layer_names, layer_probe, median_of
 from experiments.many_runs import train_many
 from experiments.noise_worlds import noise_world
 from experiments.panels import Panel, Series, panels_group
@@ -237,7 +239,7 @@ def _change(
 
 
 def _median(values: np.ndarray) -> Interval:
-    return over_seeds(lambda drawn: float(median_of(drawn)), values)
+    return interval_over_seeds(lambda drawn: float(median_of(drawn)), values)
 
 
 def _exponent(where: str, group: Group, layer: int, power: int) -> Verdict:
@@ -281,7 +283,7 @@ def _recursion(group: Group) -> Verdict:
     return judged(
         "Pure noise: throughout the run and for every decay, the recursion of the second moments"
         " gives the size.",
-        over_seeds(furthest, seen),
+        interval_over_seeds(furthest, seen),
         high=RECURSION_BAND,
         tolerance="largest log ratio of any tenth of the run; the noise of the mean square is left"
         " out; 90 % bootstrap over seeds",
@@ -298,15 +300,18 @@ def _too_slow(group: Group) -> Verdict:
         )
         for power in (0, 1)
     }
+    bounds = {power: 0.5 * law_of(power) for power in found}
+    parts = [below(found[power], bound) for power, bound in bounds.items()]
+    margins = [margin_of(found[power], -np.inf, bound) for power, bound in bounds.items()]
     return Verdict(
         claim="Pure noise: where the memory is longer than the run, the size does not follow the"
         " schedule under any decay.",
         measured=f"exponents {spelled(found[0])} under a constant shrink, {spelled(found[1])}"
         " under torch's",
-        expected=f"below {0.5 * law_of(0):g} and {0.5 * law_of(1):g}, half of the laws'",
+        expected=f"below {bounds[0]:g} and {bounds[1]:g}, half of the laws'",
         tolerance="90 % bootstrap over seeds",
-        holds=all_of(*(below(found[power], 0.5 * law_of(power)) for power in found)),
-        margin=min(margin_of(found[power], -np.inf, 0.5 * law_of(power)) for power in found),
+        holds=all_of(*parts),
+        margin=margin_of_all(margins, parts),
     )
 
 

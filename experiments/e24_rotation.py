@@ -31,13 +31,13 @@ from bayesfilt.tasks.networks import LayerNormMlp
 from bayesfilt.tasks.supervised import Supervised, supervised_task
 from bayesfilt.theory import rotation_per_step
 from experiments.contract import Result, Verdict, judged, not_judged, with_enough_seeds
+from experiments.coordinates import interval_over_seeds
 from experiments.grids import seeds_from
+from experiments.interval_columns import medians
 from experiments.layer_sizes import (
-    each_over_seeds,
     late,
     layer_probe,
     median_of,
-    over_seeds,
     power_law,
 )
 from experiments.many_runs import train_many
@@ -243,7 +243,7 @@ def _right_angle(group: Group) -> Verdict:
     return judged(
         f"{NETWORK}: control, gradients stand at right angles to the weights of a normalised"
         " layer.",
-        over_seeds(lambda drawn: float(np.max(median_of(drawn))), group["radial"].values),
+        interval_over_seeds(lambda drawn: float(np.max(median_of(drawn))), group["radial"].values),
         high=RIGHT_ANGLE,
         tolerance="largest cosine (rms over steps) of all optimizers and layers; 90 % bootstrap",
     )
@@ -261,7 +261,7 @@ def _balance(world: str, group: Group) -> Verdict:
     expected = _predicted_ratio(group)[chosen]
     verdict = judged(
         f"{world}: under SGD, gradients and weights balance at |g|/|w| = sqrt(2 wd/lr).",
-        over_seeds(lambda drawn: _worst(drawn, expected), group["ratio"].values[chosen]),
+        interval_over_seeds(lambda drawn: _worst(drawn, expected), group["ratio"].values[chosen]),
         high=BANDS[world],
         tolerance="the layer and setting that are furthest off, as a fraction; 90 % bootstrap",
     )
@@ -279,7 +279,7 @@ def _angle(world: str, group: Group, kind: str, b1: float) -> Verdict:
     law = "sqrt(2 lr wd)" + (" sqrt((1 - b1)/(1 + b1))" if b1 else "")
     verdict = judged(
         f"{world}: under {name}{f' with b1 = {b1:g}' if b1 else ''}, layers turn by {law} a step.",
-        over_seeds(lambda drawn: _worst(drawn, expected), group["angle"].values[chosen]),
+        interval_over_seeds(lambda drawn: _worst(drawn, expected), group["angle"].values[chosen]),
         high=BANDS[world],
         tolerance="the layer and setting that are furthest off, as a fraction; 90 % bootstrap",
     )
@@ -305,7 +305,7 @@ def _alike(world: str, group: Group, kind: str) -> Verdict:
         middle = median_of(drawn)
         return float(np.max(middle) / np.min(middle))
 
-    found = over_seeds(apart, group["angle"].values[setting])
+    found = interval_over_seeds(apart, group["angle"].values[setting])
     if kind == "adamw":
         return judged(
             f"{world}: under AdamW, all normalised layers turn at one pace.",
@@ -332,7 +332,7 @@ def _more_alike(world: str, group: Group) -> Verdict:
     both = group["angle"].values[[_of_adamw(group), _matched(group)]]
     return judged(
         f"{world}: paces of normalised layers are nearer to each other under AdamW than under L2.",
-        over_seeds(gap, both),
+        interval_over_seeds(gap, both),
         high=0.0,
         tolerance="log of fastest over slowest layer, AdamW minus L2; 90 % bootstrap over paired"
         " seeds",
@@ -341,7 +341,7 @@ def _more_alike(world: str, group: Group) -> Verdict:
 
 def _power(group: Group) -> Verdict:
     noise = {"noise": group["noise"].values}
-    found = over_seeds(
+    found = interval_over_seeds(
         lambda drawn: power_law(median_of(drawn), noise)["noise"],
         group["angle"].values[_matched(group)],
     )
@@ -367,7 +367,7 @@ def _angles_panel(world: str, group: Group) -> Panel:
     for name, chosen in _words(group).items():
         values = group["angle"].values[chosen]
         expected = np.repeat(group["predicted_angle"].values[chosen], values.shape[1])
-        bars = each_over_seeds(values.reshape(-1, values.shape[-1]))
+        bars = medians(values.reshape(-1, values.shape[-1]))
         series.append(Series(name, expected, *bars, "points"))
     ends = np.nanmin(group["predicted_angle"].values), np.nanmax(group["predicted_angle"].values)
     series.append(Series("as predicted", ends, ends, kind="law"))
@@ -387,7 +387,7 @@ def _balance_panel(result: Result) -> Panel:
         chosen = _of_kind(group, "sgdw")
         values = group["ratio"].values[chosen]
         expected = np.repeat(_predicted_ratio(group)[chosen], values.shape[1])
-        bars = each_over_seeds(values.reshape(-1, values.shape[-1]))
+        bars = medians(values.reshape(-1, values.shape[-1]))
         series.append(Series(f"SGD, {_SHORT[world]}", expected, *bars, "points"))
         all_expected.append(expected)
     ends = np.array([np.min(all_expected[0]), np.max(all_expected[0])])
@@ -398,7 +398,7 @@ def _balance_panel(result: Result) -> Panel:
 def _layers_panel(world: str, group: Group) -> Panel:
     series = []
     for name, setting in (("AdamW", _of_adamw(group)), ("Adam with L2", _matched(group))):
-        bars = each_over_seeds(group["angle"].values[setting])
+        bars = medians(group["angle"].values[setting])
         series.append(Series(name, np.arange(len(bars[0])), *bars, "line"))
     return Panel(
         f"Paces, {_SHORT[world]}",
