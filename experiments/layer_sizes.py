@@ -79,7 +79,7 @@ def layer_probe(task: Any) -> Probe:
 
 
 def late(
-    runs: ManyRuns, name: str, begin: int, end: float = np.inf
+    runs: ManyRuns, name: str, begin: float, end: float = np.inf
 ) -> Float[np.ndarray, "settings layers seeds"]:
     """Root of the mean square of a layer's number over the records in [begin, end), seeds last."""
     within = (runs.step >= begin) & (runs.step < end)

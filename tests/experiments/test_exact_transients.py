@@ -17,6 +17,7 @@ from experiments import (
     e13_transients,
     e14_adaptive_memory,
     e38_restart_pulse,
+    fed_transients,
 )
 from experiments.scheduled_filters import VARIANTS
 
@@ -130,7 +131,7 @@ def test_the_lag_must_be_there_and_grow_as_the_scaling_has_it():
 
 
 def test_a_loss_that_differs_because_of_the_lag_is_seen():
-    words, own = "digits-mlp, cosine: AdaBayes has the test loss", "the filter's own warm-up is as"
+    words, own = "digits-mlp, cosine: AdaBayes has the test loss", "with its own warm-up is as"
     good, worse = transient_result(), transient_result(loss=0.2)
     for claim in (words, own):
         assert holds(e13_transients, good, claim) is True
@@ -153,11 +154,11 @@ def test_a_best_drift_scale_at_the_edge_of_its_grid_is_not_judged():
 def test_times_are_read_off_a_course():
     step = np.arange(1, 2_001)
     cold, warm = np.tanh(step / 300), 1 / np.tanh(step / 300)
-    half = e13_transients.half_times(cold[:, None], e13_transients.COLD)
-    twice = e13_transients.half_times(warm[:, None], e13_transients.WARM)
+    half = fed_transients.half_times(cold[:, None], fed_transients.COLD)
+    twice = fed_transients.half_times(warm[:, None], fed_transients.WARM)
     np.testing.assert_allclose([half[0], twice[0]], 300 * np.arctanh(0.5), rtol=1e-3)
-    assert e13_transients.steps_behind(np.array([2.0, 1.0, 1.6, 1.7])) == 2
-    assert np.isnan(e13_transients.time_to(np.ones(5), 2.0))
+    assert fed_transients.steps_behind(np.array([2.0, 1.0, 1.6, 1.7])) == 2
+    assert np.isnan(fed_transients.time_to(np.ones(5), 2.0))
 
 
 # e14
