@@ -43,7 +43,7 @@ SETTLES = ("P8",)
 CAPTION = (
     "Left: share of one loud gradient that the variance forgets per step. Middle: noise of the"
     " variance, for normal gradients. Right: the same on digits-mlp, AdaBayes over its fixed point,"
-    " a point a weight. Laws in grey; 90 % intervals over seeds."
+    " a point a weight. Laws in grey; Ranges over seeds."
 )
 
 ADABAYES, FIXED_POINT = "adabayes", "adabayes_fixed_point"

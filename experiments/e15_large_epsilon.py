@@ -8,11 +8,13 @@ epsilon lets Adam include SGD; Wilson et al. (2017), that adaptive methods gener
 Refuted by: a best cell of the filter that is no better than the best one of Adam with epsilon, on
 the same grid and seeds, with the same decay per step (refutes the filter's passage); gaps above
 the margin, in the best cell or cell by cell (refutes the rival).
-That the gains differ by at most a fifth is algebra, and only a control here. Every optimizer has
-as many cells; plain AdamW and SGDW spend theirs on a finer grid of their one rate. The best cell is
-chosen by test loss, which flatters all alike. Trained twice with the drift scale changed in the
-sixth digit, the fixed point also says what rounding alone makes of a cell.
-Cost of PAPER: 2240 runs of 800 steps, about 80 s of CPU time.
+That the gains differ by at most a fifth is algebra, and only a control here. Every optimizer has as
+many cells; plain AdamW and SGDW spend theirs on a finer grid of their one rate. The best cell is
+chosen by test loss, which flatters all alike. Grids were widened twice where a first run had a best
+cell at an edge: of the recursive filter, and of the fixed point on the normalised network. Trained
+twice with the drift scale changed in the sixth digit, the fixed point also says what rounding alone
+makes of a cell.
+Cost of PAPER: 2800 runs of 800 steps, about 100 s of CPU time.
 """
 
 import dataclasses
@@ -83,7 +85,13 @@ class Config:
 
     problems: tuple[Problem, ...]
     adam_rates: tuple[float, ...] = (2.5e-4, 1e-3, 4e-3, 1.6e-2, 6.4e-2)  # eta_Adam, of a weight
-    sgd_rates: tuple[float, ...] = (0.025, 0.1, 0.4, 1.6)  # eta_SGD, beside mean-loss gradients
+    sgd_rates: tuple[float, ...] = (
+        0.00625,
+        0.025,
+        0.1,
+        0.4,
+        1.6,
+    )  # eta_SGD, beside mean-loss gradients
     shrink: float = 1e-3  # decay per step, the same for all; memory 1000 steps
     adamw_rates: tuple[float, float] = (5e-4, 6.4e-2)  # lowest and highest of as many cells
     sgdw_rates: tuple[float, float] = (0.025, 3.2)
@@ -239,20 +247,22 @@ def _something_beyond_epsilon(result: Result, task: str) -> list[Verdict]:
     verdicts = []
     for name, spelled in SPELLED.items():
         ours = _values(result, task, name)
-        gap = gap_of_best(ours, rival)
+        edges = _at_edge(result, task, name), _at_edge(result, task, EPSILON)
+        tolerance = f"90 % bootstrap over paired seeds; {_PRACTICAL}"
+        same = judged(
+            f"{task}: the best test losses of {spelled} and of Adam with epsilon are within"
+            " 5 % of each other",
+            gap_of_best(ours, rival), low=-MARGIN, high=MARGIN, unit="(log ratio)",
+            tolerance=tolerance,
+        )  # fmt: skip
         verdicts += [
-            judged(
+            lower_best(
                 f"{task}: the best test loss of {spelled} is more than 5 % below that of Adam with"
                 " epsilon",
-                gap, high=-MARGIN, unit="(log ratio)",
-                tolerance=f"90 % bootstrap over paired seeds; {_PRACTICAL}",
+                ours, rival, bound=-MARGIN, first_at_edge=edges[0], second_at_edge=edges[1],
+                tolerance=tolerance,
             ),
-            judged(
-                f"{task}: the best test losses of {spelled} and of Adam with epsilon are within"
-                " 5 % of each other",
-                gap, low=-MARGIN, high=MARGIN, unit="(log ratio)",
-                tolerance=f"90 % bootstrap over paired seeds; {_PRACTICAL}",
-            ),
+            not_judged(same, "as a best cell is at the edge of its grid") if any(edges) else same,
         ]  # fmt: skip
     verdicts += [
         _cell_by_cell(result, task, "test_loss", "test loss"),
@@ -311,16 +321,18 @@ def _worth_of_a_prior(result: Result, task: str) -> list[Verdict]:
 
 
 def _at_edge(result: Result, task: str, name: str, measure: str = "test_loss") -> bool:
-    """At an end of the rates. The highest SGD rate is none: beyond is Adam with its own epsilon."""
+    """At an end of the rates behind which something else may be.
+
+    Beyond the highest SGD rate is Adam at its own rate, and beyond the highest of Adam's is SGD.
+    """
     group = result.groups[f"{task}/{name}"]
     values = group[measure].values
+    rates = [group[rate].values for rate in ("drift_scale", "sgd_rate") if rate in group]
     if name in (ADAMW, SGDW):
-        return best_at_edge(values, group["drift_scale" if name == ADAMW else "sgd_rate"].values)
-    highest = group["sgd_rate"].values.max()
-    sgd_rate = group["sgd_rate"].values[int(np.argmin(median_over_seeds(values)))]
-    return best_at_edge(values, group["drift_scale"].values) or (
-        sgd_rate < highest and best_at_edge(values, group["sgd_rate"].values)
-    )
+        return best_at_edge(values, *rates)
+    best = int(np.argmin(median_over_seeds(values)))
+    lowest, highest = ([rate[best] == end(rate) for rate in rates] for end in (np.min, np.max))
+    return any(lowest) or all(highest)
 
 
 def _values(result: Result, task: str, name: str, measure: str = "test_loss") -> Cells:

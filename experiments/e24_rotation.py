@@ -4,7 +4,7 @@ Claim: where the loss sees the direction of a layer's weights alone, decay and g
 |g|/|w| = sqrt(2 wd/lr) under SGD, and the layer turns by sqrt(2 lr wd) a step; under AdamW too,
 times sqrt((1 - b1)/(1 + b1)) with momentum. So all layers turn alike under AdamW. Under Adam with
 L2 those with the larger gradients turn more slowly (as the gradient to the power -1/3).
-Source: P34, ledger 1.15; Kosson et al. (2023), Defazio (2025); the power by the same balance.
+Source: P34; Kosson et al. (2023), Defazio (2025); the power by the same balance.
 Refuted by: ratios or angles off by more than 5 % of noise or 10 % in the network; layers that turn
 at paces more than 10 % apart under AdamW; or less than that under L2.
 World one is noise across the weights, its layers' gradients a hundredfold apart: a control, where

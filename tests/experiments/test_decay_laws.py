@@ -94,7 +94,9 @@ def test_a_law_needs_the_way_to_its_rivals():
     assert said(-0.2, 1.2).holds is None
     assert said(0.2, 1.9).holds is None  # wider than the way to the rival
     assert said(np.nan, np.nan).holds is None
-    assert said(0.9, 1.1).margin == pytest.approx(9.0)
+    assert said(0.95, 1.1).margin == pytest.approx(0.05 / 0.075)  # from the nearer end
+    assert said(0.4, 1.3).margin == pytest.approx(0.1 / 0.45)  # from the widest that chooses
+    assert said(0.01, 1.0).margin == pytest.approx(0.0)
     assert said(1.1, 1.3).margin == pytest.approx(1.0)
 
 
