@@ -184,7 +184,7 @@ def memory_result(power=0.5, factor=1.0, noise_power=0.25, ratio=2.0, seeds=6):
         "memory_ratio": variable(("seed", "weight"), places),
         "noise_ratio": variable(("seed", "weight"), np.where(places > 1, ratio, 1 / ratio)),
     }
-    return record_of(config, fed=fed, network=network)
+    return record_of(config, fed=fed, network=network, shuffled=network)
 
 
 def test_the_memory_of_the_filter_is_told_from_others():
@@ -203,8 +203,9 @@ def test_the_noise_of_the_filter_is_told_from_others():
     assert holds(e14_adaptive_memory, memory_result(noise_power=0.0), words) is False
     assert holds(e14_adaptive_memory, memory_result(), "equally noisy") is True
     for where in ("loud", "quiet"):
-        assert holds(e14_adaptive_memory, memory_result(), f"of {where} weights") is True
-        assert holds(e14_adaptive_memory, memory_result(ratio=0.5), f"of {where} weights") is False
+        words = f"the variance of {where} weights"
+        assert holds(e14_adaptive_memory, memory_result(), f"mlp: {words}") is True
+        assert holds(e14_adaptive_memory, memory_result(ratio=0.5), f"order: {words}") is False
 
 
 def test_forgetting_and_noise_are_read_off_a_course():
@@ -224,7 +225,11 @@ def test_a_memory_that_all_weights_share_is_found_out(monkeypatch):
 
     def root_is_seen():
         fed = e14_adaptive_memory._fed(config, jax.random.key(0))
-        return holds(e14_adaptive_memory, record_of(config, fed=fed, network=network), words)
+        return holds(
+            e14_adaptive_memory,
+            record_of(config, fed=fed, network=network, shuffled=network),
+            words,
+        )
 
     assert root_is_seen() is True
     monkeypatch.setattr(e14_adaptive_memory, "adabayes", adabayes_fixed_point)
@@ -266,7 +271,7 @@ def restart_result(time=1.0, power=1.0, jump_at_once=True, network_time=1.0, see
         "predicted": variable(("bin", "seed"), noisy(predicted, seeds=seeds)),
         "measured": variable(("bin", "seed"), noisy(predicted * network_time, seeds=seeds)),
     }
-    return record_of(config, fed=fed, network=network)
+    return record_of(config, fed=fed, network=network, shuffled=network)
 
 
 def test_relaxations_of_the_right_length_are_told_from_others():
