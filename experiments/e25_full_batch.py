@@ -108,6 +108,7 @@ QUICK = Config(
     falling_rates=(2e-2,),
     falling_decays=(6.0, 12.0),
     num_steps=100,
+    last=0.9,
     subset=50,
     record_every=5,
     num_seeds=2,
@@ -241,7 +242,7 @@ def _digits(cells: dict[str, np.ndarray], runs: ManyRuns, begin: int, which: sli
     """Late sizes of some of the runs: of the largest weight, and of the network as a whole."""
     largest = late(runs, "largest", begin)[which].max(axis=1)
     rms = np.sqrt(np.mean(np.square(late(runs, "rms", begin)[which]), axis=1))
-    middle = late(runs, "largest", 0.49 * runs.step[-1], 0.51 * runs.step[-1])[which].max(axis=1)
+    middle = late(runs, "largest", 0.45 * runs.step[-1], 0.55 * runs.step[-1])[which].max(axis=1)
     pulled = runs.records["pull"][which][:, :, runs.step >= begin].mean(axis=-1)
     sizes = {"largest": largest, "largest_halfway": middle, "rms": rms, "pull": pulled}
     return {
