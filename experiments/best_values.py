@@ -18,14 +18,19 @@ from experiments.contract import (
     check_key,
     is_the_one,
     margin_of,
+    margin_of_all,
     spelled,
     within,
 )
+from experiments.coordinates import widened
 
 # Of the grid's points, so many to each side of the lowest take part in a fit.
 _EACH_SIDE = 2
+# Of a grid's step, how sure a parabola is of the place between two points: seeds share the grid,
+# so that resampling them does not show it. A place drawn anywhere within half a step has 0.29.
+_GRID_ERROR = 0.25
 _RESAMPLES = 200
-_INTERVAL = "90 % bootstrap over paired seeds"
+_INTERVAL = "90 % bootstrap over paired seeds, widened by a quarter of the grid's step"
 
 
 class Moving(NamedTuple):
@@ -103,22 +108,35 @@ def log_best_values(moving: Moving) -> Float[np.ndarray, " settings"]:
 
 
 def best_intervals(moving: Moving) -> Float[np.ndarray, "settings 3"]:
-    """The best value of every setting, and both ends of its interval."""
-    return np.exp(
-        [
-            bootstrap(
-                check_key(),
-                lambda drawn, values=values: log_best(log_heights(drawn), values),
-                errors,
-                num_resamples=_RESAMPLES,
-            )
-            for errors, values in zip(moving.errors, moving.log_values, strict=True)
-        ]
-    )
+    """The best value of every setting, and both ends of its interval, the grid's error added."""
+    found = [
+        bootstrap(
+            check_key(),
+            lambda drawn, values=values: log_best(log_heights(drawn), values),
+            errors,
+            num_resamples=_RESAMPLES,
+        )
+        for errors, values in zip(moving.errors, moving.log_values, strict=True)
+    ]
+    errors = [grid_error(values) for values in moving.log_values]
+    return np.exp([widened(each, by) for each, by in zip(found, errors, strict=True)])
+
+
+def grid_error(log_values: Float[np.ndarray, " values"]) -> float:
+    """How far a best value may be off because values were tried at a distance."""
+    return _GRID_ERROR * float(log_values[1] - log_values[0])
+
+
+def slope_error(error: float, log_settings: Float[np.ndarray, " settings"]) -> float:
+    """Error of a slope over settings whose values have such an error, each its own."""
+    return error / float(np.sqrt(np.sum(np.square(log_settings - log_settings.mean()))))
 
 
 def slope_of_best(moving: Moving) -> Interval:
-    """Slope of log best value on log setting; NaN if more than one setting has none inside."""
+    """Slope of log best value on log setting, the grid's error in its interval.
+
+    NaN if more than one setting has no best value inside its grid.
+    """
     needed = max(2, len(moving.log_settings) - 1)
 
     def slope(errors: np.ndarray) -> float:
@@ -128,7 +146,8 @@ def slope_of_best(moving: Moving) -> Interval:
             return float("nan")
         return float(np.polyfit(moving.log_settings[known], best[known], 1)[0])
 
-    return bootstrap(check_key(), slope, moving.errors, num_resamples=_RESAMPLES)
+    found = bootstrap(check_key(), slope, moving.errors, num_resamples=_RESAMPLES)
+    return widened(found, slope_error(grid_error(moving.log_values[0]), moving.log_settings))
 
 
 def is_law(
@@ -152,7 +171,7 @@ def is_law(
         tolerance=f"{_INTERVAL}; undecided if it holds a rival too, is wider than the way to it,"
         " or if too many best values are at the edge of their grid",
         holds=is_the_one(found, value, rivals),
-        margin=_margin(found, value, rivals),
+        margin=margin_of_choice(found, value, rivals),
     )
 
 
@@ -177,19 +196,28 @@ def in_every(
     """
     parts = [within(each, low, high) for each in found]
     margins = [margin_of(each, low, high) for each in found]
-    outside = [margin for margin, part in zip(margins, parts, strict=True) if part is False]
     return Verdict(
         claim=claim,
         measured=f"{measured}: {'; '.join(map(spelled, found))}",
         expected=f"{low:.3g} to {high:.3g}",
         tolerance=f"{_INTERVAL}; {tolerance}; NaN where the best is at the edge of the grid",
         holds=all_of(*parts),
-        margin=max(outside) if outside else min(margins),
+        margin=margin_of_all(margins, parts),
     )
 
 
-def _margin(found: Interval, value: float, rivals: Sequence[float]) -> float:
-    """Outside: from the claimed value. Inside: from the nearest rival."""
+def margin_of_choice(found: Interval, value: float, rivals: Sequence[float]) -> float:
+    """Of `is_the_one`, in half-widths of the interval.
+
+    Outside: from the claimed value. Inside: the least of what is left to the nearest rival, to
+    the end behind which the claimed value would be outside, and to the widest that chooses.
+    """
     if not found.low <= value <= found.high:
         return margin_of(found, value, value)
-    return min((margin_of(found, each, each) for each in rivals), default=float("inf"))
+    half = 0.5 * (found.high - found.low)
+    if half == 0:
+        return float("inf")
+    to_end = min(value - found.low, found.high - value) / half
+    ways = [abs(rival - value) for rival in rivals]
+    to_width = (min(ways, default=float("inf")) - 2 * half) / half
+    return min([to_end, to_width, *(margin_of(found, each, each) for each in rivals)])

@@ -206,6 +206,12 @@ def all_of(*parts: bool | None) -> bool | None:
     return True if all(part is True for part in parts) else None
 
 
+def margin_of_all(margins: Sequence[float], parts: Sequence[bool | None]) -> float:
+    """Margin of `all_of`: a no is as clear as its clearest no, else the nearest part counts."""
+    outside = [margin for margin, part in zip(margins, parts, strict=True) if part is False]
+    return max(outside) if outside else min(margins)
+
+
 def is_the_one(interval: Interval, claimed: float, rivals: Sequence[float]) -> bool | None:
     """Whether a number is the claimed one: yes, no, or None where it cannot be told.
 

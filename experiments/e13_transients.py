@@ -9,44 +9,50 @@ because of the lag, or Adam with a linear warm-up that the filter's own warm-up 
 Limits: P6 and P7 are consequences of the recursion; what is measured is the released recursion with
 noisy squares in place of h. What the lag and the warm-up do to a loss is open in the theory: "yes"
 there means that they cost nothing. A control at constant rate shows what else divides the two
-optimizers. The two powers of the lag were derived for this experiment by scaling: the filter falls
+optimizers, and AdaBayes differs from Adam in its memory of squares as well: a "no" to the filter's
+own warm-up is not the warm-up's alone. Networks were run first with eta_sgd 0.1 and drift scales of
+1e-3 to 3e-2, where nearly every weight is in SGD's regime and verdicts were yes or not judged; the
+"no"s came with eta_sgd 1. Only the drift scale is tuned, by the loss that is reported, as often for
+all. The two powers of the lag were derived for this experiment by scaling: the filter falls
 behind once the schedule halves in fewer steps than the memory 1/(eta(t) sqrt h), s steps before the
 end, with s^2 = T/(eta sqrt h) for a line to zero and s^3 ~ T^2/(eta sqrt h) for a cosine.
 Cost of PAPER: 13,000 fed steps, 294 runs of the MLP of 1,200 steps: a minute or two.
 """
 
 import dataclasses
-import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from bayesfilt.compare import median_over_seeds
 from bayesfilt.figures import VenueFigure, panels_figure
-from bayesfilt.optimizers import adabayes, adabayes_fixed_point
-from bayesfilt.records import Group, Record, variable
-from bayesfilt.theory import transient_from_zero, transient_variance
-from experiments.contract import Result, Verdict, judged, not_judged, with_enough_seeds
+from bayesfilt.records import Group, Record
+from experiments.contract import INTERVAL, Result, Verdict, judged, not_judged, with_enough_seeds
 from experiments.coordinates import interval_over_seeds
-from experiments.fed_gradients import learning_rates, normal_gradients
+from experiments.fed_transients import (
+    AHEAD,
+    COLD,
+    COSINE,
+    LINE,
+    WARM,
+    annealed_group,
+    half_times,
+    starts_group,
+)
 from experiments.grids import seeds_from
 from experiments.logarithms import geometric_mean, power_of
 from experiments.panels import Panel, Series, panels_group
 from experiments.scheduled_filters import train_variants
 
 CLAIM = "The filter warms up and cools down by itself, at the pace of its own gradients."
-SETTLES = ("P6", "P7", "2.5", "1.5")
+SETTLES = ("P6", "P7")
 CAPTION = (
     "Learning rate of AdaBayes over its settled one from a cold and a warm start, laws in grey;"
     " last steps of AdaBayes over those of its fixed point when the drift is annealed; losses of a"
-    " network against the drift scale, medians and ranges over seeds."
+    " network against the drift scale. Medians and ranges over seeds."
 )
 
-COLD, WARM = "cold start", "warm start"
-LINE, COSINE = "line", "cosine"
 POWERS = {LINE: 1 / 2, COSINE: 4 / 3}
 HALF_RISE = float(np.arctanh(0.5))  # of tanh to half, and of coth from infinity to twice
 
@@ -54,7 +60,6 @@ _TIME = 0.05  # of 0.549: a tenth, the rival is the law without its root
 _SHAPE = 0.05  # root mean square of log(measured/law): gains are up to 0.1
 _POWER = 0.15  # the scaling holds for long schedules only
 _LOSS = 0.05  # of a log loss: less is no reason to choose an optimizer
-_AHEAD = 1.5  # times the fixed point's steps: then the filter is behind its schedule
 _DRAWN = ("adabayes, cosine", "fixed point, cosine", "adabayes, cold start", "adam")
 _LONG = 30.0  # memories, from which a schedule counts as long
 
@@ -89,8 +94,8 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
     fed_key, seeds_key = jax.random.split(key)
     seeds = seeds_from(seeds_key, config.seeds)
     groups = {
-        "starts": _starts(config, fed_key),
-        "annealed": _annealed(config, fed_key),
+        "starts": starts_group(config, fed_key),
+        "annealed": annealed_group(config, fed_key),
         "networks": train_variants(config, seeds),
     }
     return Record(groups=groups, attributes={"config": dataclasses.asdict(config)})
@@ -127,110 +132,6 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
             Panel(loss.replace("_", " ").capitalize(), "drift scale (weight)", "loss (nats)", lines)
         )
     return panels_figure(panels_group(panels), venue)
-
-
-def time_to(course: Float[np.ndarray, " steps"], level: float) -> float:
-    """Steps until a course first crosses a level, by a line between two steps; NaN if never."""
-    side = course > level
-    crossed = np.flatnonzero(side != side[0])
-    if not crossed.size:
-        return float("nan")
-    after = int(crossed[0])
-    before, beyond = course[after - 1], course[after]
-    return float(after + (level - before) / (beyond - before))  # index i is step i + 1
-
-
-def half_times(course: Float[np.ndarray, "steps precisions"], start: str) -> np.ndarray:
-    """Steps to half the settled rate from a cold start, to twice of it from a warm one."""
-    settled = course[-len(course) // 10 :].mean(axis=0)
-    factor = 0.5 if start == COLD else 2.0
-    return np.array([time_to(each, factor * last) for each, last in zip(course.T, settled)])  # noqa: B905
-
-
-def steps_behind(factor: Float[np.ndarray, " steps"]) -> float:
-    """Steps before the end from which on the filter's steps stay well above the fixed point's."""
-    held = np.flatnonzero(factor < _AHEAD)
-    return float(len(factor) - 1 - held[-1]) if held.size else float(len(factor))
-
-
-def _starts(config: Config, key: PRNGKeyArray) -> Group:
-    precision = np.geomspace(*config.precisions)
-    step = jnp.arange(1, config.transient_steps + 1.0)[:, None]
-    courses, laws = [], []
-    for stationary in (jnp.inf, config.first_variance):
-        optimizer = adabayes(config.drift_scale, stationary, batch_size=1, b1=0.0, weight_decay=0.0)
-        courses.append(
-            _averaged(config, optimizer, jnp.asarray(precision), key, config.transient_steps)
-        )
-    eta, first = config.drift_scale, config.first_variance
-    laws = [
-        transient_from_zero(step, jnp.asarray(precision), eta),
-        transient_variance(first, step, jnp.asarray(precision), eta, first),
-    ]
-    return {
-        "precision": variable("precision", precision, units="1/weight²"),
-        "learning_rate": variable(
-            ("start", "step", "precision", "seed"), np.stack(courses).astype(float), units="weight²"
-        ),
-        "law": variable(
-            ("start", "step", "precision"), np.stack(laws).astype(float), units="weight²"
-        ),
-    }
-
-
-def _annealed(config: Config, key: PRNGKeyArray) -> Group:
-    """The rate of AdaBayes over that of the fixed point, through both schedules."""
-    precision, steps = np.geomspace(*config.precisions), config.annealed_steps
-    schedules = {
-        LINE: optax.linear_schedule(config.drift_scale, 0.0, steps),
-        COSINE: optax.cosine_decay_schedule(config.drift_scale, steps),
-    }
-    memory = 1 / (config.drift_scale * np.sqrt(precision))
-    last = np.arange(steps)[:, None] >= steps - memory
-    factors, behind = [], []
-    for name in POWERS:
-        rates = [
-            _averaged(
-                config,
-                made(
-                    schedules[name], config.first_variance, batch_size=1, b1=0.0, weight_decay=0.0
-                ),
-                jnp.asarray(precision),
-                key,
-                steps,
-            ).astype(float)
-            for made in (adabayes, adabayes_fixed_point)
-        ]
-        sums = [(rate * last[..., None]).sum(axis=0) for rate in rates]
-        factors.append(sums[0] / sums[1])
-        course = rates[0] / rates[1]
-        behind.append([[steps_behind(each) for each in row] for row in np.moveaxis(course, 0, -1)])
-    cells = ("schedule", "precision", "seed")
-    return {
-        "precision": variable("precision", precision, units="1/weight²"),
-        "memories": variable("precision", steps / memory, units="1"),
-        "last_factor": variable(cells, np.stack(factors), units="1"),
-        "memories_behind": variable(cells, np.array(behind) / memory[:, None], units="1"),
-    }
-
-
-def _averaged(
-    config: Config,
-    optimizer: optax.GradientTransformation,
-    precision: Float[Array, " precisions"],
-    key: PRNGKeyArray,
-    num_steps: int,
-) -> Float[np.ndarray, "steps precisions seeds"]:
-    """Learning rates, harmonic mean over copies: what gradients add is precision."""
-
-    @functools.partial(jax.jit, static_argnames="steps")
-    def fed(key: PRNGKeyArray, steps: int) -> Array:
-        shape = (precision.size, config.fed_seeds, config.copies)
-        rms = jnp.broadcast_to(jnp.sqrt(precision)[:, None, None], shape)
-        rates = learning_rates(optimizer, normal_gradients(key, rms), steps)
-        return 1 / jnp.mean(1 / rates, axis=-1)
-
-    return np.asarray(fed(key, num_steps))
 
 
 def _start_verdicts(result: Result) -> list[Verdict]:
@@ -303,7 +204,8 @@ def _lag_verdicts(result: Result) -> list[Verdict]:
                 f"{schedule}: the lag is confined to about the last 1/(eta sqrt h) steps",
                 interval_over_seeds(lambda each: float(np.median(each.mean(axis=-1))), behind),
                 high=2.0,
-                unit=f"memories with steps above {_AHEAD:g} times the fixed point's",
+                tolerance=f"{INTERVAL}; twice the time that the claim names",
+                unit=f"memories with steps above {AHEAD:g} times the fixed point's",
             ),
         ]
     return verdicts
@@ -353,9 +255,9 @@ def _network_verdicts(group: Group) -> list[Verdict]:
             "adabayes, cold start",
             "adam, linear warm-up",
             "test_loss",
-            "digits-mlp: the filter's own warm-up is as good as Adam's explicit one",
+            "digits-mlp: the filter with its own warm-up is as good as Adam with an explicit one",
             _LOSS,
-            -_LOSS,
+            -float("inf"),
         ),
     ]
 

@@ -8,11 +8,14 @@ epsilon lets Adam include SGD; Wilson et al. (2017), that adaptive methods gener
 Refuted by: a best cell of the filter that is no better than the best one of Adam with epsilon, on
 the same grid and seeds, with the same decay per step (refutes the filter's passage); gaps above
 the margin, in the best cell or cell by cell (refutes the rival).
-That the gains differ by at most a fifth is algebra, and only a control here. Every optimizer has
-as many cells; plain AdamW and SGDW spend theirs on a finer grid of their one rate. The best cell is
-chosen by test loss, which flatters all alike. Trained twice with the drift scale changed in the
-sixth digit, the fixed point also says what rounding alone makes of a cell.
-Cost of PAPER: 2240 runs of 800 steps, about 80 s of CPU time.
+That the gains differ by at most a fifth is algebra, and only a control here. Every optimizer has as
+many cells; plain AdamW and SGDW spend theirs on a finer grid of their one rate. The best cell is
+chosen by test loss, which flatters all alike. Grids were widened twice where a first run had a best
+cell at an edge: of the recursive filter, and of the fixed point on the normalised network. In the
+second widening cells of one regime alone, where the two cannot differ, left the comparison cell by
+cell, which had counted them. Trained twice with the drift scale changed in the sixth digit, the
+fixed point also says what rounding alone makes of a cell.
+Cost of PAPER: 2800 runs of 800 steps, about 100 s of CPU time.
 """
 
 import dataclasses
@@ -70,6 +73,7 @@ SPELLED = {FIXED: "the fixed point", RECURSION: "the recursive filter"}
 
 # Of log loss: who tunes a network would not change the optimizer for 5 %.
 MARGIN = 0.05
+MIXED = 0.1  # of weights in the rarer regime: with fewer, both are Adam, or both SGD
 # The root leaves between Adam's gain and the fixed point's at most 5/4, at |g| = 2 eps/3.
 LARGEST_RATIO = 1.25
 _PRACTICAL = "a margin of 5 % of the loss, for which nobody would change the optimizer"
@@ -83,7 +87,8 @@ class Config:
 
     problems: tuple[Problem, ...]
     adam_rates: tuple[float, ...] = (2.5e-4, 1e-3, 4e-3, 1.6e-2, 6.4e-2)  # eta_Adam, of a weight
-    sgd_rates: tuple[float, ...] = (0.025, 0.1, 0.4, 1.6)  # eta_SGD, beside mean-loss gradients
+    # eta_SGD, beside mean-loss gradients
+    sgd_rates: tuple[float, ...] = (0.00625, 0.025, 0.1, 0.4, 1.6)
     shrink: float = 1e-3  # decay per step, the same for all; memory 1000 steps
     adamw_rates: tuple[float, float] = (5e-4, 6.4e-2)  # lowest and highest of as many cells
     sgdw_rates: tuple[float, float] = (0.025, 3.2)
@@ -239,20 +244,22 @@ def _something_beyond_epsilon(result: Result, task: str) -> list[Verdict]:
     verdicts = []
     for name, spelled in SPELLED.items():
         ours = _values(result, task, name)
-        gap = gap_of_best(ours, rival)
+        edges = _at_edge(result, task, name), _at_edge(result, task, EPSILON)
+        tolerance = f"90 % bootstrap over paired seeds; {_PRACTICAL}"
+        same = judged(
+            f"{task}: the best test losses of {spelled} and of Adam with epsilon are within"
+            " 5 % of each other",
+            gap_of_best(ours, rival), low=-MARGIN, high=MARGIN, unit="(log ratio)",
+            tolerance=tolerance,
+        )  # fmt: skip
         verdicts += [
-            judged(
+            lower_best(
                 f"{task}: the best test loss of {spelled} is more than 5 % below that of Adam with"
                 " epsilon",
-                gap, high=-MARGIN, unit="(log ratio)",
-                tolerance=f"90 % bootstrap over paired seeds; {_PRACTICAL}",
+                ours, rival, bound=-MARGIN, first_at_edge=edges[0], second_at_edge=edges[1],
+                tolerance=tolerance,
             ),
-            judged(
-                f"{task}: the best test losses of {spelled} and of Adam with epsilon are within"
-                " 5 % of each other",
-                gap, low=-MARGIN, high=MARGIN, unit="(log ratio)",
-                tolerance=f"90 % bootstrap over paired seeds; {_PRACTICAL}",
-            ),
+            not_judged(same, "as a best cell is at the edge of its grid") if any(edges) else same,
         ]  # fmt: skip
     verdicts += [
         _cell_by_cell(result, task, "test_loss", "test loss"),
@@ -265,21 +272,28 @@ def _something_beyond_epsilon(result: Result, task: str) -> list[Verdict]:
 
 
 def _cell_by_cell(result: Result, task: str, name: str, spelled: str) -> Verdict:
-    fixed, rival, twin = (_values(result, task, each, name) for each in (FIXED, EPSILON, TWIN))
+    quiet = median_over_seeds(result.groups[f"{task}/{FIXED}"]["quiet"].values)
+    mixed = (quiet > MIXED) & (quiet < 1 - MIXED)
+    fixed, rival, twin = (
+        _values(result, task, each, name)[mixed] for each in (FIXED, EPSILON, TWIN)
+    )
 
     def typical(first: Cells, second: Cells) -> float:
         """Gap of the middle cell, whatever its sign."""
-        return float(np.nanmedian(np.abs(cell_gaps(first, second))))
+        gaps = np.abs(cell_gaps(first, second))
+        return float(np.nanmedian(gaps)) if np.isfinite(gaps).any() else float("nan")
 
     alone = typical(fixed, twin)
+    most = np.nanmax(np.abs(cell_gaps(fixed, rival)), initial=0)
     return judged(
         f"{task}: cell by cell, the {spelled} of the fixed point and of Adam with epsilon differ by"
-        " less than 5 %, in the median cell",
+        " less than 5 %, in the median cell of both regimes",
         over_seeds(typical, fixed, rival),
         high=MARGIN,
-        unit=f"of the log; {alone:.2g} by rounding alone, at most"
-        f" {np.nanmax(np.abs(cell_gaps(fixed, rival))):.2g} in a cell",
-        tolerance=f"90 % bootstrap over paired seeds; {_PRACTICAL}",
+        unit=f"of the log; {alone:.2g} by rounding alone, at most {most:.2g} in one of"
+        f" {len(fixed)} cells",
+        tolerance=f"90 % bootstrap over paired seeds; {_PRACTICAL}; cells with {100 * MIXED:g} % to"
+        f" {100 * (1 - MIXED):g} % of quiet weights",
     )
 
 
@@ -311,16 +325,18 @@ def _worth_of_a_prior(result: Result, task: str) -> list[Verdict]:
 
 
 def _at_edge(result: Result, task: str, name: str, measure: str = "test_loss") -> bool:
-    """At an end of the rates. The highest SGD rate is none: beyond is Adam with its own epsilon."""
+    """At an end of the rates behind which something else may be.
+
+    Beyond the highest SGD rate is Adam at its own rate, and beyond the highest of Adam's is SGD.
+    """
     group = result.groups[f"{task}/{name}"]
     values = group[measure].values
+    rates = [group[rate].values for rate in ("drift_scale", "sgd_rate") if rate in group]
     if name in (ADAMW, SGDW):
-        return best_at_edge(values, group["drift_scale" if name == ADAMW else "sgd_rate"].values)
-    highest = group["sgd_rate"].values.max()
-    sgd_rate = group["sgd_rate"].values[int(np.argmin(median_over_seeds(values)))]
-    return best_at_edge(values, group["drift_scale"].values) or (
-        sgd_rate < highest and best_at_edge(values, group["sgd_rate"].values)
-    )
+        return best_at_edge(values, *rates)
+    best = int(np.argmin(median_over_seeds(values)))
+    lowest, highest = ([rate[best] == end(rate) for rate in rates] for end in (np.min, np.max))
+    return any(lowest) or all(highest)
 
 
 def _values(result: Result, task: str, name: str, measure: str = "test_loss") -> Cells:

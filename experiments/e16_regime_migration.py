@@ -7,12 +7,14 @@ Refuted by: a fraction of weights in Adam's regime, B sqrt(v) sigma^2/eta > 1, t
 (released settings) or falls below 0.95 (tied).
 The released settings are lr 1e-3 and lr_sgd 0.1 beside mean-loss gradients, sigma^2 = 0.1/B: the
 crossover is an RMS mean-loss gradient of 0.01 at any batch size. Decay 5e-5 per step, as released.
-Rates are constant: the released schedule multiplies both and leaves the crossover alone. Tied
-means sigma^2 = lr/(2 wd), wd = 0.01, PyTorch's default; 0.1 is drawn as well. A recursive filter
-takes Adam's steps only when its variance, which starts at sigma^2, has followed. Weights that never
-had a gradient (behind border pixels that are always 0, dead units) say nothing of migration and are
-left out. Whether a gradient falls is the premise, and judged by itself: with wrong labels to
-learn by heart it need not.
+Rates are constant: the released schedule multiplies both and leaves the crossover alone. Tied means
+sigma^2 = lr/(2 wd), wd = 0.01, PyTorch's default; 0.1 is drawn as well. A recursive filter takes
+Adam's steps only when its variance, which starts at sigma^2, has followed. A first draft told the
+regime by the variance; since then it is told by gradients, and the variance by a verdict of its
+own, as the recursive filter's starts at sigma^2 whatever the gradients are. Weights that never had
+a gradient (behind border pixels that are always 0, dead units) say nothing of migration and are
+left out. Whether a gradient falls is the premise, and judged by itself: with wrong labels to learn
+by heart it need not.
 Cost of PAPER: 40 runs of 3000 steps, about 30 s of CPU time.
 """
 

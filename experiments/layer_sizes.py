@@ -5,7 +5,7 @@ length that the loss could see. Weights that no example can reach (pixels that a
 have no gradient, hence no noise, and are left out.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,16 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bayesfilt.compare import Interval, bootstrap, layers_of
+from bayesfilt.compare import layers_of
 from bayesfilt.compare.layers import flat, sums_by_layer
 from bayesfilt.simulate import Probe, StepView
 from bayesfilt.tasks import Task
 from bayesfilt.tasks.supervised import Supervised
-from experiments.contract import check_key
 from experiments.many_runs import ManyRuns
 from experiments.noise_worlds import WholeData
-
-_RESAMPLES = 300
 
 
 def layer_names(task: Any) -> tuple[str, ...]:
@@ -82,7 +79,7 @@ def layer_probe(task: Any) -> Probe:
 
 
 def late(
-    runs: ManyRuns, name: str, begin: int, end: float = np.inf
+    runs: ManyRuns, name: str, begin: float, end: float = np.inf
 ) -> Float[np.ndarray, "settings layers seeds"]:
     """Root of the mean square of a layer's number over the records in [begin, end), seeds last."""
     within = (runs.step >= begin) & (runs.step < end)
@@ -90,21 +87,9 @@ def late(
     return np.moveaxis(np.sqrt(np.mean(np.square(values), axis=2)), 1, -1)
 
 
-def over_seeds(statistic: Callable[[np.ndarray], float], values: np.ndarray) -> Interval:
-    """A number made of an array with seeds last, and its 90 % bootstrap interval."""
-    return bootstrap(check_key(), statistic, values, num_resamples=_RESAMPLES)
-
-
 def median_of(values: np.ndarray) -> np.ndarray:
     """Median over seeds, which are last; NaN where a run has diverged."""
     return np.median(values, axis=-1)
-
-
-def each_over_seeds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Median over the seeds of every row (rows, seeds), and both ends of its interval."""
-    found = [over_seeds(lambda row: float(median_of(row)), row) for row in values]
-    low, high = (np.array([getattr(each, end) for each in found]) for end in ("low", "high"))
-    return np.array([each.estimate for each in found]), low, high
 
 
 def power_law(

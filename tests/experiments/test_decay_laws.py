@@ -94,8 +94,22 @@ def test_a_law_needs_the_way_to_its_rivals():
     assert said(-0.2, 1.2).holds is None
     assert said(0.2, 1.9).holds is None  # wider than the way to the rival
     assert said(np.nan, np.nan).holds is None
-    assert said(0.9, 1.1).margin == pytest.approx(9.0)
+    assert said(0.95, 1.1).margin == pytest.approx(0.05 / 0.075)  # from the nearer end
+    assert said(0.4, 1.3).margin == pytest.approx(0.1 / 0.45)  # from the widest that chooses
+    assert said(0.01, 1.0).margin == pytest.approx(0.0)
     assert said(1.1, 1.3).margin == pytest.approx(1.0)
+
+
+def test_an_interval_is_no_smaller_than_what_a_quarter_of_a_step_does_to_a_slope():
+    x, settings = np.arange(8.0), np.array([0.0, 1.0, 2.0, 3.0])
+    heights = (x[None] - 2 - settings[:, None]) ** 2
+    errors = np.repeat(np.exp(heights)[..., None], 5, axis=-1)  # seeds that agree
+    moving = best_values.Moving(errors, np.tile(x, (4, 1)), settings)
+    found = best_values.slope_of_best(moving)
+    apart = 0.25 * np.linalg.lstsq(np.stack([settings, np.ones(4)], 1), np.eye(4))[0][0]
+    error = np.linalg.norm(apart)  # of independent errors, each a quarter
+    assert found == pytest.approx((1.0, 1.0 - error, 1.0 + error))
+    assert best_values.best_intervals(moving)[0] == pytest.approx(np.exp([2.0, 1.75, 2.25]))
 
 
 # --- Layers and data ---------------------------------------------------------------------------

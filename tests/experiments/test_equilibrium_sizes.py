@@ -16,8 +16,10 @@ from experiments import e22_equilibrium_size as e22
 from experiments import e23_norm_under_schedule as e23
 from experiments import e24_rotation as e24
 from experiments import e25_full_batch as e25
+from experiments import noise_with_a_mean
 from experiments.layer_sizes import layer_names, layer_probe, live_weights, power_law
 from experiments.noise_worlds import WholeData, noise_world
+from experiments.size_laws import AGREEING, NOISY, size_goes_as
 
 SEEDS = 5
 
@@ -405,25 +407,27 @@ def agreeing():
 
 
 def test_noise_with_a_mean_crosses_where_predicted(agreeing):
-    assert e25._both_limits(agreeing).holds is True
-    assert e25._crossing(agreeing).holds is True
+    assert noise_with_a_mean.both_limits(agreeing).holds is True
+    assert noise_with_a_mean.crossing_verdict(agreeing).holds is True
 
 
 def test_a_wrong_boundary_is_refuted(agreeing, monkeypatch):
-    monkeypatch.setattr(e25, "expected_crossing", lambda lr, wd: np.sqrt(lr * wd))
-    assert e25._crossing(agreeing).holds is False
-    monkeypatch.setattr(e25, "expected_crossing", lambda lr, wd: lr * wd / 2)
-    assert e25._crossing(agreeing).holds is False
-    size = e25.expected_size
-    monkeypatch.setattr(e25, "expected_size", lambda snr, lr, wd: 2 * size(snr, lr, wd))
-    assert e25._both_limits(agreeing).holds is False
+    monkeypatch.setattr(noise_with_a_mean, "expected_crossing", lambda lr, wd: np.sqrt(lr * wd))
+    assert noise_with_a_mean.crossing_verdict(agreeing).holds is False
+    monkeypatch.setattr(noise_with_a_mean, "expected_crossing", lambda lr, wd: lr * wd / 2)
+    assert noise_with_a_mean.crossing_verdict(agreeing).holds is False
+    size = noise_with_a_mean.expected_size
+    monkeypatch.setattr(
+        noise_with_a_mean, "expected_size", lambda snr, lr, wd: 2 * size(snr, lr, wd)
+    )
+    assert noise_with_a_mean.both_limits(agreeing).holds is False
 
 
 def test_a_crossing_is_found_between_ratios_and_not_outside():
     snr = np.array([0.01, 0.1, 1.0])
-    np.testing.assert_allclose(e25.crossing(snr, snr / 0.05), 0.05, rtol=1e-6)
-    assert np.isnan(e25.crossing(snr, snr / 5))
-    assert np.isnan(e25.crossing(snr, snr / 0.001))
+    np.testing.assert_allclose(noise_with_a_mean.crossing(snr, snr / 0.05), 0.05, rtol=1e-6)
+    assert np.isnan(noise_with_a_mean.crossing(snr, snr / 5))
+    assert np.isnan(noise_with_a_mean.crossing(snr, snr / 0.001))
 
 
 @pytest.mark.parametrize(
@@ -441,11 +445,43 @@ def test_levels_and_exponents_tell_the_two_limits_apart(size, level, agrees, noi
         "learning_rate": variable("cell", lr),
         "weight_decay": variable("cell", wd),
         "largest": values,
-        "rms": values,
+        "largest_halfway": values,
     }
-    assert e25._level(group).holds is level
-    assert e25._exponents("agrees", group, e25.AGREEING).holds is agrees
-    assert e25._exponents("noisy", group, e25.NOISY, name="rms").holds is noisy
-    assert e25._bound(group).holds is True
+    assert e25._level("", group).holds is level
+    assert size_goes_as("agrees", group, values.values, AGREEING).holds is agrees
+    assert size_goes_as("noisy", group, values.values, NOISY).holds is noisy
+    assert e25._bound("", group).holds is True
     above = group | {"largest": variable(("cell", "seed"), values.values + 3.0)}
-    assert e25._bound(above).holds is False
+    assert e25._bound("", above).holds is False
+
+
+def test_gradients_that_push_outwards_at_the_border_alone_are_told_from_others():
+    limit, border = 0.25, np.array([1.0, -1.0, 1.0])
+    view = StepView(
+        step=jnp.asarray(0), params=jnp.asarray(limit * border),
+        gradient=jnp.asarray(-border * [3.0, 0.1, 0.0]), loss=jnp.asarray(0.0),
+        updates=jnp.zeros(3), opt_state=(),
+    )  # fmt: skip
+    np.testing.assert_allclose(e25.pull(None, view), limit, rtol=1e-6)
+    inside = view._replace(params=jnp.asarray(limit * border * [0.5, 1.0, 1.0]))
+    assert e25.pull(None, inside) < 0.6 * limit
+    decay = np.array([2.0, 4.0])
+    for size, holds in ((1.0, True), (0.8, False)):
+        group = {
+            "weight_decay": variable("cell", decay),
+            "pull": variable(("cell", "seed"), spread(size / decay)),
+        }
+        assert e25._pull("", group).holds is holds
+
+
+def test_rate_and_decay_fall_together_where_they_fall():
+    weights, gradient = jnp.array([1.0]), jnp.array([0.0])
+    shrinks = []
+    for falls, step in ((0.0, 50), (1.0, 0), (1.0, 50)):
+        numbers = {"learning_rate": 0.1, "weight_decay": 2.0, "b2": 0.99, "falls": falls}
+        optimizer = e25._adamw(numbers, 100)
+        state = optimizer.init(weights)
+        for _ in range(step + 1):
+            updates, state = optimizer.update(gradient, state, weights)
+        shrinks.append(float(updates[0]))
+    np.testing.assert_allclose(shrinks, [-0.2, -0.2, -0.05], rtol=1e-5)

@@ -17,6 +17,7 @@ from experiments import (
     e13_transients,
     e14_adaptive_memory,
     e38_restart_pulse,
+    fed_transients,
 )
 from experiments.scheduled_filters import VARIANTS
 
@@ -130,7 +131,7 @@ def test_the_lag_must_be_there_and_grow_as_the_scaling_has_it():
 
 
 def test_a_loss_that_differs_because_of_the_lag_is_seen():
-    words, own = "digits-mlp, cosine: AdaBayes has the test loss", "the filter's own warm-up is as"
+    words, own = "digits-mlp, cosine: AdaBayes has the test loss", "with its own warm-up is as"
     good, worse = transient_result(), transient_result(loss=0.2)
     for claim in (words, own):
         assert holds(e13_transients, good, claim) is True
@@ -153,11 +154,11 @@ def test_a_best_drift_scale_at_the_edge_of_its_grid_is_not_judged():
 def test_times_are_read_off_a_course():
     step = np.arange(1, 2_001)
     cold, warm = np.tanh(step / 300), 1 / np.tanh(step / 300)
-    half = e13_transients.half_times(cold[:, None], e13_transients.COLD)
-    twice = e13_transients.half_times(warm[:, None], e13_transients.WARM)
+    half = fed_transients.half_times(cold[:, None], fed_transients.COLD)
+    twice = fed_transients.half_times(warm[:, None], fed_transients.WARM)
     np.testing.assert_allclose([half[0], twice[0]], 300 * np.arctanh(0.5), rtol=1e-3)
-    assert e13_transients.steps_behind(np.array([2.0, 1.0, 1.6, 1.7])) == 2
-    assert np.isnan(e13_transients.time_to(np.ones(5), 2.0))
+    assert fed_transients.steps_behind(np.array([2.0, 1.0, 1.6, 1.7])) == 2
+    assert np.isnan(fed_transients.time_to(np.ones(5), 2.0))
 
 
 # e14
@@ -183,7 +184,7 @@ def memory_result(power=0.5, factor=1.0, noise_power=0.25, ratio=2.0, seeds=6):
         "memory_ratio": variable(("seed", "weight"), places),
         "noise_ratio": variable(("seed", "weight"), np.where(places > 1, ratio, 1 / ratio)),
     }
-    return record_of(config, fed=fed, network=network)
+    return record_of(config, fed=fed, network=network, shuffled=network)
 
 
 def test_the_memory_of_the_filter_is_told_from_others():
@@ -202,8 +203,9 @@ def test_the_noise_of_the_filter_is_told_from_others():
     assert holds(e14_adaptive_memory, memory_result(noise_power=0.0), words) is False
     assert holds(e14_adaptive_memory, memory_result(), "equally noisy") is True
     for where in ("loud", "quiet"):
-        assert holds(e14_adaptive_memory, memory_result(), f"of {where} weights") is True
-        assert holds(e14_adaptive_memory, memory_result(ratio=0.5), f"of {where} weights") is False
+        words = f"the variance of {where} weights"
+        assert holds(e14_adaptive_memory, memory_result(), f"mlp: {words}") is True
+        assert holds(e14_adaptive_memory, memory_result(ratio=0.5), f"order: {words}") is False
 
 
 def test_forgetting_and_noise_are_read_off_a_course():
@@ -223,7 +225,11 @@ def test_a_memory_that_all_weights_share_is_found_out(monkeypatch):
 
     def root_is_seen():
         fed = e14_adaptive_memory._fed(config, jax.random.key(0))
-        return holds(e14_adaptive_memory, record_of(config, fed=fed, network=network), words)
+        return holds(
+            e14_adaptive_memory,
+            record_of(config, fed=fed, network=network, shuffled=network),
+            words,
+        )
 
     assert root_is_seen() is True
     monkeypatch.setattr(e14_adaptive_memory, "adabayes", adabayes_fixed_point)
@@ -265,7 +271,7 @@ def restart_result(time=1.0, power=1.0, jump_at_once=True, network_time=1.0, see
         "predicted": variable(("bin", "seed"), noisy(predicted, seeds=seeds)),
         "measured": variable(("bin", "seed"), noisy(predicted * network_time, seeds=seeds)),
     }
-    return record_of(config, fed=fed, network=network)
+    return record_of(config, fed=fed, network=network, shuffled=network)
 
 
 def test_relaxations_of_the_right_length_are_told_from_others():
