@@ -13,8 +13,8 @@ Every run begins at weights that Adam has learnt on the first steps of the same 
 all rates and optimizers, and its loss is counted after a burn-in: a low rate does not pay for the
 way from random weights. The first versions began there: without wrong labels (separable classes
 have no optimum at all), then with them and with slopes of 0.2 that said more of that way. With
-the common start the rates were moved down by 3, and nothing else. The lowest rates still lag from
-the end of the burn-in on, so slopes may be off for the slowest drift.
+the common start the rates were moved down by 3, and a walk of 0.25 degrees left out: it goes some
+10 degrees in a run, so that one that hardly learns is as good, and its best rate was at the edge.
 The control is a world that stands still: where its best rate is not well below that of the slowest
 drift, the rate is not set by the drift, and no slope is judged.
 Softmax regression on all digits, a fifth of the training labels wrong: with hidden units the best
@@ -22,8 +22,7 @@ answer to a fast drift would be one for every angle, which is another question (
 best on average is the end of the slope, too). The loss is that of the test images as they stand
 now. Every seed has its own path. As many rates for every optimizer; decay fixed and small; constant
 rates. The slopes of AdamW are taken without momentum, which lags by itself; those of SGDW are not.
-Slopes were first asked to be the law's and no rival's, which no network could tell; now they must
-be nearer to it than to the other world's.
+Slopes must be nearer to the law than to the other world's; this band, too, came after a first look.
 Cost of PAPER: 1680 runs of 4,000 steps: 100 s of CPU time.
 """
 
@@ -41,6 +40,7 @@ from bayesfilt.records import Group, Record, variable
 from bayesfilt.tasks import load_digits, supervised_task, with_label_noise
 from bayesfilt.tasks.networks import Mlp
 from experiments.changing_digits import current, learnt_first, turned_by, turning_digits
+from experiments.constant_gains import law_of
 from experiments.contract import (
     INTERVAL,
     Result,
@@ -101,7 +101,7 @@ class Config:
 
     entrants: tuple[Entrant, ...] = ENTRANTS
     # Deviation of a step in degrees; the first is the control.
-    drifts: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
+    drifts: tuple[float, ...] = (0.0, 0.5, 0.8, 1.25, 2.0)
     speed: float = 0.1  # of a steady turn, as a fraction of the drift: degrees a step
     label_noise: float = 0.2  # of the training set
     batch_size: int = 8
@@ -172,26 +172,6 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
         _course_panel(groups),
     ]
     return panels_figure(panels_group(panels), venue)
-
-
-def mean_square_error(
-    gain: Float[np.ndarray, " gains"], drift: float, *, wanders: bool
-) -> Float[np.ndarray, " gains"]:
-    """Of a tracker with constant gain K, noise of variance 1, before each observation.
-
-    Each step multiplies the distance by 1 - K, adds K times the noise, then moves the optimum by
-    `drift`: at random, (K^2 + q)/(1 - (1 - K)^2), or always the same way, a lag of drift/K.
-    """
-    forgotten = 1 - (1 - gain) ** 2
-    noise = gain**2 / forgotten
-    return noise + (drift**2 / forgotten if wanders else (drift / gain) ** 2)
-
-
-def law_of(*, wanders: bool) -> float:
-    """Slope of the best gain's logarithm on that of a slow drift: 1 of a walk, 2/3 of a turn."""
-    gains, drifts = np.geomspace(1e-4, 0.3, 20_001), np.array([1e-4, 1e-3])
-    best = [gains[np.argmin(mean_square_error(gains, each, wanders=wanders))] for each in drifts]
-    return float(np.polyfit(np.log(drifts), np.log(best), 1)[0])
 
 
 def rate_slope(group: Group, losses: Float[np.ndarray, "drifts rates seeds"]) -> float:
