@@ -45,7 +45,7 @@ from experiments.grids import seeds_from
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "L2 in Adam spares weights with loud gradients, decay spares none."
-SETTLES = ("P29", "0.10", "4.1")
+SETTLES = ("P29", "4.1")
 CAPTION = (
     "Share of a weight that the penalty or the decay takes per step, against the root of Adam's"
     " second moment, medians of bins of equally many weights, with the law 1/√v; and the slope of"

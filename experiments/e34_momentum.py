@@ -49,7 +49,7 @@ from experiments.velocity_worlds import (
 )
 
 CLAIM = "Momentum is of use only where optima have a velocity."
-SETTLES = ("P30", "2.9")
+SETTLES = ("P30",)
 CAPTION = (
     "Error of running-mean momentum at its best rate against b1, over that of no momentum; error of"
     " the best of each tracker by the velocity's reach and memory; and losses on digits against the"
