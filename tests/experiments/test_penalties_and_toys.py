@@ -214,8 +214,8 @@ def shares(power, decay_power=0.0):
     config = dataclasses.asdict(e32_shrink_and_gradient.Config(l2=(1e-5,), bins=10))
     group = {
         "root_mean_square": variable(("seed", "weight"), root),
-        "share/1e-05": variable(("seed", "weight"), 1e-8 * root**power),
-        "share/adamw": variable(("seed", "weight"), 1e-4 * root**decay_power),
+        "share_l2": variable(("l2", "seed", "weight"), 1e-8 * root[None] ** power),
+        "share_adamw": variable(("seed", "weight"), 1e-4 * root**decay_power),
     }
     return Record(groups={"weights": group}, attributes={"config": config})
 
