@@ -40,6 +40,7 @@ from experiments.contract import (
     Result,
     Verdict,
     is_the_one,
+    margin_of,
     not_judged,
     spelled,
     with_enough_seeds,
@@ -329,21 +330,13 @@ def _slope(group: Group, metric: str, where: str, what: str) -> Verdict:
         tolerance=f"{INTERVAL}, and {_ROOM:g} more at each end; no where it leaves out the"
         " claimed slope, undecided where it holds a rival's or is wider than the way to one",
         holds=is_the_one(found, claimed, rivals),
-        margin=_clearance(found, claimed),
+        margin=abs(margin_of(found, claimed, claimed)),
     )
     edges = sizes[np.isnan(log_best(values, places))]
     if edges.size:
         listed = ", ".join(f"{size:g}" for size in edges)
         return not_judged(verdict, f"as the best is at the edge of the grid at batch size {listed}")
     return verdict
-
-
-def _clearance(found: Interval, claimed: float) -> float:
-    """From the claimed slope to the nearer end of the interval, over its half-width."""
-    if not found.low < found.high:
-        return float("nan")
-    half = 0.5 * (found.high - found.low)
-    return abs(half - abs(claimed - 0.5 * (found.high + found.low))) / half
 
 
 def _relative(group: Group, metric: str) -> Columns:
