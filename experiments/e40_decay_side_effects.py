@@ -10,8 +10,7 @@ decay of 0.01 or 0.001 as good as the best, a best time constant out of 1 to 50 
 rate as good as a cosine; a cyclical rate that needs as much tuning; another floor or best rate.
 All recipes have the same learning rates; the best cell is chosen on some seeds, judged on others;
 the side that loses must not have it at the edge of its rates. With nine seeds and rates this far
-apart most comparisons of networks are undecided. All is said of one small network, wrong labels and
-1,000 steps.
+apart most comparisons of networks are undecided; all are of one small network and 1,000 steps.
 Cost of PAPER: 675 runs of 1,000 steps in float32 and small bowls, about 75 s of CPU time.
 """
 

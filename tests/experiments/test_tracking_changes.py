@@ -10,6 +10,7 @@ import pytest
 from scipy import ndimage
 
 from bayesfilt.records import Record, variable
+from bayesfilt.simulate import simulate
 from experiments import changing_digits, constant_gains, jump_world
 from experiments import e36_label_switch as e36
 from experiments import e37_drifting_digits as e37
@@ -219,6 +220,18 @@ def test_a_rate_at_the_edge_of_its_grid_is_not_judged():
     verdicts = e36.check(record)
     assert holds(verdicts, "tuned before the switch: amsgrad recovers later") is None
     assert holds(verdicts, "for the whole run: amsgrad recovers later") is True
+
+
+def test_a_run_begins_at_what_was_learnt_and_goes_on_along_the_same_path(small_digits):
+    key = jax.random.key(3)
+    task = changing_digits.turned_by(
+        changing_digits.turning_digits(small_digits, 30), key, jnp.array(5.0), jnp.array(1.0)
+    )
+    later = changing_digits.learnt_first(task, key, optax.adam(0.1), 10)
+    np.testing.assert_array_equal(later.angle, task.angle[10:])
+    learnt = simulate(key, task, optax.adam(0.1), 10).params
+    jax.tree.map(np.testing.assert_array_equal, later.init_params(jax.random.key(4)), learnt)
+    assert later.evaluate_at(learnt, 0) == task.evaluate_at(learnt, 10)
 
 
 # Turning digits (e37)
