@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 
 from bayesfilt.custom_types import Params
+from bayesfilt.simulate import simulate
 from bayesfilt.simulate.probes import StepView
 from bayesfilt.tasks import Examples, Supervised
 
@@ -80,6 +82,11 @@ class TurningDigits(_Changing):
 
     base: Supervised
     angle: Float[Array, " steps"]  # degrees, counter-clockwise
+    start: Params | None = None  # first weights; None: the network's own
+
+    def init_params(self, key: PRNGKeyArray) -> Params:
+        """Weights to begin with."""
+        return self.base.init_params(key) if self.start is None else self.start
 
     def changed(self, examples: Examples, step: Step) -> Examples:
         """Every image turned by the angle of the step; NaN after the last one."""
@@ -125,6 +132,14 @@ def turned_by(
     moves = jax.random.normal(key, task.angle.shape, task.angle.dtype)
     path = jnp.cumsum(jnp.where(wanders > 0, moves, 1.0))
     return TurningDigits(base=task.base, angle=(drift * path).astype(task.angle.dtype))
+
+
+def learnt_first(
+    task: TurningDigits, key: PRNGKeyArray, optimizer: optax.GradientTransformation, num_steps: int
+) -> TurningDigits:
+    """The rest of a task's path, from the weights that so many steps along it have made."""
+    learnt = simulate(key, task, optimizer, num_steps, probes={})
+    return TurningDigits(base=task.base, angle=task.angle[num_steps:], start=learnt.params)
 
 
 def rotation(angle: Float[Array, ""], side: int) -> Float[Array, "pixels pixels"]:

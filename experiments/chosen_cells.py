@@ -16,6 +16,7 @@ from bayesfilt.records import Record
 from experiments.contract import Verdict, check_key, judged, not_judged
 
 _RESAMPLES = 300
+_WORTH = "; a tenth, 0.095, is what a recipe must be worth"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,25 +93,17 @@ def chosen_and_judged(
     one, other = _chosen(first, field), _chosen(second, field)
     pair = np.stack([one.values, other.values])
     found = bootstrap(check_key(), _log_ratio, pair, num_resamples=_RESAMPLES)
-    verdict = undecided_on_an_end(
-        judged(
-            claim,
-            found,
-            low=low,
-            high=high,
-            tolerance="log ratio of medians, cells chosen on other seeds; 90 % bootstrap over"
-            " paired seeds",
-        )
+    worth = "" if {low, high} <= {-float("inf"), 0.0, float("inf")} else _WORTH
+    verdict = judged(
+        claim,
+        found,
+        low=low,
+        high=high,
+        tolerance="log ratio of medians, cells chosen on other seeds; 90 % bootstrap over paired"
+        f" seeds{worth}",
     )
     if _loser_at_edge(found, one, other):
         return not_judged(verdict, "with the loser's best rate at the edge of its rates")
-    return verdict
-
-
-def undecided_on_an_end(verdict: Verdict) -> Verdict:
-    """The same verdict, not judged where its interval ends on a threshold: ties are no wins."""
-    if verdict.margin is not None and verdict.margin <= 0:
-        return not_judged(verdict, "with an interval that ends on a threshold")
     return verdict
 
 

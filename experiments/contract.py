@@ -65,8 +65,13 @@ class Verdict(NamedTuple):
         return self.holds is not None and self.margin is not None and self.margin < NEAR
 
     def plain(self) -> dict[str, Any]:
-        """As summaries and tables keep it."""
-        return {**self._asdict(), "near": self.is_near}
+        """As summaries and tables keep it; a margin that is not known is none."""
+        known = self.margin is not None and not np.isnan(self.margin)
+        return {
+            **self._asdict(),
+            "margin": self.margin if known else None,
+            "near": self.is_near,
+        }
 
 
 class Experiment(Protocol):

@@ -10,6 +10,8 @@ Both Adam and the filter's fixed point, bias corrected, with one decay per step.
 the mean step is measured on the same gradients: one optimizer carries a v of every memory beside
 its own. That predicts the loss at one b2 from the curve of losses over rates at b2 = 0.999; the
 prediction takes all that changes the mean step, the lag of v behind shrinking gradients too.
+The grid of rates was moved, and the watched memories were added, after first results. Training
+losses near zero scatter by more than 5 %, so that of them little can be told.
 Cost of PAPER: 1160 runs of 800 steps, about 45 s of CPU time.
 """
 
@@ -272,13 +274,16 @@ def _stays(claim: str, grid: Grid, height: Callable[[Cells], float]) -> Verdict:
         if at != usual
     }
     b2, worst = max(gaps.items(), key=lambda item: abs(item[1].estimate))
+    margins = {at: margin_of(gap, -MARGIN, MARGIN) for at, gap in gaps.items()}
+    holds = all_of(*(within(gap, -MARGIN, MARGIN) for gap in gaps.values()))
     return Verdict(
         claim=claim,
         measured=f"log ratio to b2 = {USUAL:g} is largest at b2 = {b2:g}, {spelled(worst)}",
         expected=f"-{MARGIN:g} to {MARGIN:g}",
         tolerance=f"{_PRACTICAL}; yes if all are inside, no as soon as one is outside",
-        holds=all_of(*(within(gap, -MARGIN, MARGIN) for gap in gaps.values())),
-        margin=margin_of(worst, -MARGIN, MARGIN),
+        holds=holds,
+        # Of a yes the least clear gap, of a no the clearest.
+        margin=margins[b2] if holds is False else min(margins.values()),
     )
 
 

@@ -9,7 +9,9 @@ decline under AdamW that is not exponential at lr wd; a weight that is exactly z
 that learns.
 That AdamW's decline is exponential is true by construction; measured are float32 and the code.
 Adam remembers squared gradients for 1/(1 - b2) steps. A weight that needs fewer steps than that to
-reach zero is divided by what its penalty was, and not by what it is; so both memories are judged.
+reach zero is divided by what its penalty was, and not by what it is; so both memories are judged
+(the short one was 0.99 at first, and is 0.9 as that is short beside the way to zero). Zeros of dead
+and of live inputs are judged apart since one dead weight of one run was seen to end on zero.
 Cost of PAPER: 60 runs of 1,500 steps in float32, about 30 s of CPU time.
 """
 
@@ -296,14 +298,17 @@ def _zeros(penalised: Group, decoupled: Group) -> list[Verdict]:
     }
     any_learns = learns(penalised).any() and learns(decoupled).any()
     return [
-        Verdict(
-            claim="Neither L2 in Adam nor decay makes any weight of a network that learns"
-            " exactly zero",
-            measured=f"largest share of zeros: {zeros['dead']:.3g} of weights of dead inputs,"
-            f" {zeros['live']:.3g} of the others",
-            expected="0",
-            tolerance=f"none; settings with a median test error below {_LEARNT:g}",
-            holds=bool(max(zeros.values()) == 0) if any_learns else None,
+        *(
+            Verdict(
+                claim="Neither L2 in Adam nor decay makes any first-layer weight of"
+                f" {which} inputs exactly zero in a network that learns",
+                measured=f"largest share of zeros {share:.3g}",
+                expected="0",
+                tolerance=f"none; settings with a median test error below {_LEARNT:g}; the run"
+                " with the most zeros at its end",
+                holds=share == 0 if any_learns else None,
+            )
+            for which, share in zeros.items()
         ),
         Verdict(
             claim=f"Decay makes dead weights exactly zero by underflow, after {_UNDERFLOW} time"

@@ -45,7 +45,7 @@ from experiments.grids import seeds_from
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "L2 in Adam spares weights with loud gradients, decay spares none."
-SETTLES = ("P29", "0.10", "4.1")
+SETTLES = ("P29", "4.1")
 CAPTION = (
     "Share of a weight that the penalty or the decay takes per step, against the root of Adam's"
     " second moment, medians of bins of equally many weights, with the law 1/√v; and the slope of"
@@ -133,10 +133,12 @@ def run(config: Config, key: PRNGKeyArray) -> Result:
     groups = {
         "weights": {
             "root_mean_square": variable(("seed", "weight"), root, units="1/weight (mean loss)"),
-            **{
-                f"share/{name}": variable(("seed", "weight"), values, units="1/step")
-                for name, values in found.items()
-            },
+            "share_adamw": variable(("seed", "weight"), found["adamw"], units="1/step"),
+            "share_l2": variable(
+                ("l2", "seed", "weight"),
+                np.stack([found[f"{l2:g}"] for l2 in config.l2]),
+                units="1/step",
+            ),
         }
     }
     return Record(groups=groups, attributes={"config": dataclasses.asdict(config)})
@@ -178,8 +180,7 @@ def check(result: Result) -> list[Verdict]:
     config = result.attributes["config"]
     root = group["root_mean_square"].values
     verdicts = []
-    for l2 in config["l2"]:
-        share = group[f"share/{l2:g}"].values
+    for l2, share in zip(config["l2"], group["share_l2"].values, strict=True):
         ranks = [rank_correlation(*each) for each in zip(root, share, strict=True)]
         slope = _over_seeds(
             [slope_of(*each, config["bins"]) for each in zip(root, share, strict=True)]
@@ -204,7 +205,7 @@ def check(result: Result) -> list[Verdict]:
                 margin=margin_of(slope, _SLOPE - 0.125, _SLOPE + 0.125),
             ),
         ]
-    shares = group["share/adamw"].values
+    shares = group["share_adamw"].values
     expected = config["learning_rate"] * config["weight_decay"]
     off = [float(np.max(np.abs(each[live] / expected - 1))) for each, live in _live(root, shares)]
     verdicts.append(
@@ -222,19 +223,18 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     """Shares against the root of v, and slopes."""
     group, config = result.groups["weights"], result.attributes["config"]
     root, bins = group["root_mean_square"].values, config["bins"]
-    names = {f"Adam + L2 {l2:g}": f"share/{l2:g}" for l2 in config["l2"]} | {"AdamW": "share/adamw"}
+    names = [*(f"Adam + L2 {l2:g}" for l2 in config["l2"]), "AdamW"]
+    taken = [*group["share_l2"].values, group["share_adamw"].values]
     shares, slopes = [], []
-    for name, field in names.items():
-        both = [binned(*each, bins) for each in zip(root, group[field].values, strict=True)]
+    for name, share in zip(names, taken, strict=True):
+        both = [binned(*each, bins) for each in zip(root, share, strict=True)]
         x, y = (np.median([each[place] for each in both], axis=0) for place in range(2))
         y = np.where(y > 0, y, np.nan)
         shares.append(Series(name, x, y))
         if not slopes:  # of the smallest coefficient, which the law is for
             shares.append(Series("1/√v", x, y[0] * x[0] / x, kind="law"))
         slopes.append(
-            _over_seeds(
-                [slope_of(*each, bins) for each in zip(root, group[field].values, strict=True)]
-            )
+            _over_seeds([slope_of(*each, bins) for each in zip(root, share, strict=True)])
         )
     places = [*(f"L2 {l2:g}" for l2 in config["l2"]), "AdamW"]
     panels = [

@@ -12,8 +12,9 @@ AdaGrad's step then keep their ratio is so by construction where gradients keep 
 they keep it here, and what it does to the error, is not. Gradients shrink while a network learns
 its examples by heart, and then the decay grows against any step whose mean square remembers longer:
 Adam's, of 1000 steps, too. So (after a first run that showed it) the law is judged at the lowest
-rate, and what happens at all rates beside Adam. "No worse" would not be the claim: AdamW's gain is
-the control, and where Adam gains nothing here, the same is no great finding.
+rate, and what happens at all rates beside Adam. AdamW's gain is the
+control: where neither it nor the other gains anything, that they are alike is not judged (a change
+after the PAPER run, which had said yes of two zeros).
 Cost of PAPER: 2240 runs of 600 steps: 85 s of CPU time (estimated from 47 s of half as many).
 """
 

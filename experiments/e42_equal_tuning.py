@@ -4,12 +4,14 @@ Claim: AdaBayes does as well as the better of SGD and Adam, and better than Adam
 generalise worse than SGD, unless their epsilon is tuned as well; decay does as much for SGD as for
 Adam, and more than L2 does in Adam.
 Source: Aitchison (2020), Table 1; Wilson et al. (2017); Choi et al. (2019); Loshchilov and Hutter
-(2019); ledger 1.1, 1.2, 1.3, 1.6.
+(2019); ledger 1.2, 1.3, 1.6.
 Refuted by: log ratios of test errors on the wrong side, each where its search does best.
 Every optimizer has 24 cells and the same seeds; see `experiments.equal_budgets` for how a cell is
 chosen and its error reported without using an image twice. What is called "SGD" or "Adam" pools
 two searches, L2 and decoupled decay, and so has twice the budget. All rates are constant: with a
-schedule all would do better. Two small tasks, a network of one hidden layer: what they say about
+schedule all would do better. The grids were shifted twice, where a best cell had been at an edge,
+and keep their numbers of cells; that two decays do as much is judged only where one does anything
+(a change after the PAPER run). Two small tasks, a network of one hidden layer: what they say about
 CIFAR is nothing. AdaBayes is given its decay tied to its prior, as the theory has it.
 Cost of PAPER: 3360 runs of 500 steps: 105 s of CPU time (estimated from
 41 s of 1344).
@@ -40,7 +42,7 @@ from experiments.grids import Problem, seeds_from
 from experiments.panels import Panel, Series, panels_group
 
 CLAIM = "AdaBayes does as well as the better of SGD and Adam, tuned with equal budgets."
-SETTLES = ("1.1", "1.2", "1.3", "1.6")
+SETTLES = ("1.2", "1.3", "1.6")
 CAPTION = (
     "Test error of every optimizer at the cells that the other half of the test set chose, and"
     " without decay: means over seeds with 90 % intervals (S+L2, SW: SGD with L2, SGDW;"

@@ -145,19 +145,26 @@ def no_worse(claim: str, first: Group, second: Group) -> Verdict:
 def same_gain(
     claim: str, first: tuple[Group, Group], second: tuple[Group, Group], *, band: float = _TENTH
 ) -> Verdict:
-    """Whether two gains, each the log ratio of a pair of errors (without, with), are alike."""
+    """Whether two gains, each the log ratio of a pair of errors (without, with), are alike.
 
-    def gap(draw: np.ndarray) -> float:
-        gains = [log_error(without, draw) - log_error(given, draw) for without, given in
-                 (first, second)]  # fmt: skip
-        return gains[0] - gains[1]
+    Not judged where neither is a gain: two zeros are alike, and say nothing.
+    """
 
+    def gain(pair: tuple[Group, Group], draw: np.ndarray) -> float:
+        return log_error(pair[0], draw) - log_error(pair[1], draw)
+
+    gap = interval_of(first[0], lambda draw: gain(first, draw) - gain(second, draw))
     verdict = judged(
-        claim, interval_of(first[0], gap), low=-band, high=band, unit="gap of the log ratios",
+        claim, gap, low=-band, high=band, unit="gap of the log ratios",
         tolerance=f"{INTERVAL}; a tenth of the error",
     )  # fmt: skip
     if any(chosen_at_edge(each) for each in (*first, *second)):
         return not_judged(verdict, "as a cell at the edge of its grid was chosen")
+    gains = [
+        interval_of(pair[0], lambda draw, pair=pair: gain(pair, draw)) for pair in (first, second)
+    ]
+    if not any(each.low > 0 for each in gains):
+        return not_judged(verdict, "as neither gains anything that other seeds would not undo")
     return verdict
 
 

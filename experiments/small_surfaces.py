@@ -9,7 +9,6 @@ import numpy as np
 import optax
 
 from bayesfilt.simulate import simulate
-from experiments.chosen_cells import undecided_on_an_end
 from experiments.contract import Verdict, judged, not_judged
 from experiments.coordinates import interval_over_seeds
 
@@ -63,13 +62,11 @@ def sooner(claim: str, first: np.ndarray, second: np.ndarray, high: float) -> Ve
         with np.errstate(divide="ignore"):
             return float(np.log(one) - np.log(other))
 
-    found = undecided_on_an_end(
-        judged(
-            claim,
-            interval_over_seeds(gap, np.stack([first, second])),
-            high=high,
-            tolerance="log ratio of the medians over seeds; 90 % bootstrap over paired seeds",
-        )
+    found = judged(
+        claim,
+        interval_over_seeds(gap, np.stack([first, second])),
+        high=high,
+        tolerance="log ratio of the medians over seeds; 90 % bootstrap over paired seeds",
     )
     loser = second if found.holds else first
     if found.holds is not None and best_at_edge(loser):

@@ -86,3 +86,11 @@ def constant_at_edge(worlds: Group, row: int) -> bool:
     """Whether the best constant gain of a world is the first or last of its grid."""
     medians = median_over_seeds(worlds["running_mean"].values[row, 0])
     return int(np.argmin(medians)) in (0, len(medians) - 1)
+
+
+def momentum_at_edge(worlds: Group, field: str, row: int) -> bool:
+    """Whether a tracker's best has the first or last rate, or the highest b1; b1 = 0 is apart."""
+    medians = median_over_seeds(worlds[field].values[row, 1:])
+    b1, rate = np.unravel_index(np.argmin(medians), medians.shape)
+    highest = len(medians) > 1 and b1 == len(medians) - 1
+    return bool(highest or rate in (0, medians.shape[1] - 1))

@@ -74,8 +74,13 @@ def test_a_run_that_diverged_errs_like_a_guess():
 
 def test_gains_that_differ_by_more_than_a_tenth_are_not_the_same():
     flat, half = (search([0.2]), search([0.2])), (search([0.2]), search([0.1]))
-    assert equal_budgets.same_gain("a.", flat, flat).holds is True
+    assert equal_budgets.same_gain("a.", half, half).holds is True
     assert equal_budgets.same_gain("a.", half, flat).holds is False
+
+
+def test_two_gains_that_are_none_are_not_judged_alike():
+    flat = (search([0.2]), search([0.2]))
+    assert equal_budgets.same_gain("a.", flat, flat).holds is None
 
 
 def test_decay_beside_the_step_shrinks_and_l2_only_turns_the_gradient():

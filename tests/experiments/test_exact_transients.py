@@ -18,6 +18,7 @@ from experiments import (
     e14_adaptive_memory,
     e38_restart_pulse,
     fed_transients,
+    relaxations,
 )
 from experiments.scheduled_filters import VARIANTS
 
@@ -317,7 +318,32 @@ def test_bins_of_weights_relax_as_their_gradients_say():
     eta = config.network_rate
     course = np.tanh(eta * np.sqrt(precision) * steps) * eta / np.sqrt(precision) + 1e-9
     gradient = np.tile(np.sqrt(precision), (len(steps), 1))
-    measured, predicted = e38_restart_pulse.binned_times(config, course, gradient)
-    np.testing.assert_allclose(measured, predicted, rtol=0.1)
-    quiet = e38_restart_pulse.binned_times(config, course, gradient * 1e-3)
+    measured, due, _ = e38_restart_pulse.binned_times(config, course, gradient, np.inf)
+    np.testing.assert_allclose(measured, due, rtol=0.1)
+    quiet = e38_restart_pulse.binned_times(config, course, gradient * 1e-3, np.inf)
     assert np.isnan(quiet[0]).all()  # nobody can relax within the window
+
+
+def falling_precision(eta=5e-3, pace=1.0):
+    """The filter's variance after a pulse of noise, while its precision falls twentyfold."""
+    h = np.geomspace(2.0, 0.1, 2_000)
+    variance = [1e-3]
+    for each in h:
+        grown = variance[-1] + pace * eta**2
+        variance.append(grown / (1 + pace * each * grown))
+    return np.array(variance), h
+
+
+def test_a_level_that_moves_does_not_hide_the_time_of_a_weight():
+    made, due = relaxations.own_times(*falling_precision(), 5e-3, np.inf)
+    np.testing.assert_allclose(made, due, rtol=0.15)  # h falls by a seventh meanwhile
+    assert relaxations.relaxation_time(falling_precision()[0]) > 4 * due
+    made, due = relaxations.own_times(*falling_precision(pace=0.5), 5e-3, np.inf)
+    assert made > 1.5 * due
+    made, due = relaxations.own_times(*falling_precision(pace=2.0), 5e-3, np.inf)
+    assert made < due / 1.5
+
+
+def test_a_rate_that_is_at_its_level_already_has_no_time():
+    course, h = falling_precision()
+    assert np.isnan(relaxations.own_times(course * 1e3, h, 5e-3, np.inf)).all()

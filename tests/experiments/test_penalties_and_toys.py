@@ -109,7 +109,7 @@ def test_dead_inputs_are_those_that_no_example_has():
         ("from a dead weight, b2 0.999 and", {"factor": 2.0}),
         ("is a straight line, b2 0.999", {"exponential": True}),
         ("takes the fraction lr wd per step", {"decay_factor": 2.0}),
-        ("network that learns exactly zero", {"zeros": 0.01}),
+        ("of live inputs exactly zero", {"zeros": 0.01}),
         ("live ones no more often", {"near": 0.2}),
     ],
 )
@@ -121,7 +121,7 @@ def test_dead_weights_by_the_laws_are_a_yes_and_by_others_a_no(words, mutated):
 def test_zeros_of_a_network_that_has_learnt_nothing_are_no_zeros():
     result = dead_weights(zeros=0.01)
     result.groups["adam_l2"]["test_error"].values[0] = 0.9
-    assert holds(e30_dead_weights, result, "network that learns exactly zero") is True
+    assert holds(e30_dead_weights, result, "of live inputs exactly zero") is True
 
 
 # e31: a penalty by the divisors
@@ -214,8 +214,8 @@ def shares(power, decay_power=0.0):
     config = dataclasses.asdict(e32_shrink_and_gradient.Config(l2=(1e-5,), bins=10))
     group = {
         "root_mean_square": variable(("seed", "weight"), root),
-        "share/1e-05": variable(("seed", "weight"), 1e-8 * root**power),
-        "share/adamw": variable(("seed", "weight"), 1e-4 * root**decay_power),
+        "share_l2": variable(("l2", "seed", "weight"), 1e-8 * root[None] ** power),
+        "share_adamw": variable(("seed", "weight"), 1e-4 * root**decay_power),
     }
     return Record(groups={"weights": group}, attributes={"config": config})
 

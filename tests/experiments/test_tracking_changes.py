@@ -10,7 +10,8 @@ import pytest
 from scipy import ndimage
 
 from bayesfilt.records import Record, variable
-from experiments import changing_digits, jump_world
+from bayesfilt.simulate import simulate
+from experiments import changing_digits, constant_gains, jump_world
 from experiments import e36_label_switch as e36
 from experiments import e37_drifting_digits as e37
 from experiments.many_runs import train_many
@@ -221,6 +222,18 @@ def test_a_rate_at_the_edge_of_its_grid_is_not_judged():
     assert holds(verdicts, "for the whole run: amsgrad recovers later") is True
 
 
+def test_a_run_begins_at_what_was_learnt_and_goes_on_along_the_same_path(small_digits):
+    key = jax.random.key(3)
+    task = changing_digits.turned_by(
+        changing_digits.turning_digits(small_digits, 30), key, jnp.array(5.0), jnp.array(1.0)
+    )
+    later = changing_digits.learnt_first(task, key, optax.adam(0.1), 10)
+    np.testing.assert_array_equal(later.angle, task.angle[10:])
+    learnt = simulate(key, task, optax.adam(0.1), 10).params
+    jax.tree.map(np.testing.assert_array_equal, later.init_params(jax.random.key(4)), learnt)
+    assert later.evaluate_at(learnt, 0) == task.evaluate_at(learnt, 10)
+
+
 # Turning digits (e37)
 
 
@@ -232,15 +245,15 @@ def test_the_error_of_a_tracker_is_what_its_recursions_settle_on():
         walk = (1 - gain) ** 2 * walk + gain**2 + drift**2
         lag = (1 - gain) * lag + drift
     gains = np.array([gain])
-    np.testing.assert_allclose(e37.mean_square_error(gains, drift, wanders=True), walk)
+    np.testing.assert_allclose(constant_gains.mean_square_error(gains, drift, wanders=True), walk)
     np.testing.assert_allclose(
-        e37.mean_square_error(gains, drift, wanders=False), variance + lag**2
+        constant_gains.mean_square_error(gains, drift, wanders=False), variance + lag**2
     )
 
 
 def test_the_best_gain_goes_with_a_walk_and_with_the_two_thirds_of_a_turn():
-    assert e37.law_of(wanders=True) == pytest.approx(1.0, abs=0.01)
-    assert e37.law_of(wanders=False) == pytest.approx(2 / 3, abs=0.01)
+    assert constant_gains.law_of(wanders=True) == pytest.approx(1.0, abs=0.01)
+    assert constant_gains.law_of(wanders=False) == pytest.approx(2 / 3, abs=0.01)
 
 
 def turned(
@@ -309,5 +322,5 @@ def test_a_tracker_with_another_lag_would_turn_the_verdict(monkeypatch):
     def wrong(gain, drift, *, wanders):  # the lag forgets its square
         return gain**2 / (1 - (1 - gain) ** 2) + (drift / gain)
 
-    monkeypatch.setattr(e37, "mean_square_error", wrong)
+    monkeypatch.setattr(constant_gains, "mean_square_error", wrong)
     assert holds(e37.check(turned()), "AdamW, walk") is False
