@@ -105,9 +105,13 @@ def experiment_named(name: str) -> ModuleType:
     known = experiment_names()
     found = [each for each in known if name in (each, each.partition("_")[0])]
     if not found:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"There are the experiments {', '.join(known)}; got {name!r}.{hint}")
+        spellings = {part: each for each in known for part in (each, *each.split("_", maxsplit=1))}
+        near = difflib.get_close_matches(name, spellings, n=1, cutoff=0.5)
+        hint = f"Did you mean {spellings[near[0]]!r}? " if near else ""
+        raise ValueError(
+            f"There is no experiment {name!r}. {hint}`python -m experiments list` names all"
+            f" {len(known)}."
+        )
     return importlib.import_module(f"experiments.{found[0]}")
 
 
