@@ -190,9 +190,9 @@ def judged(
         unit: of the number, written behind it.
     """
     if np.isneginf(low):
-        expected = f"below {high:g}"
+        expected = f"below {high:.3g}"
     else:
-        expected = f"above {low:g}" if np.isposinf(high) else f"{low:g} to {high:g}"
+        expected = f"above {low:.3g}" if np.isposinf(high) else f"{low:.3g} to {high:.3g}"
     return Verdict(
         claim=claim,
         measured=spelled(interval) + (f" {unit}" if unit else ""),
