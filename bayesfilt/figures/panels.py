@@ -14,7 +14,6 @@ from bayesfilt.records import Group
 
 MARKERS_PER_LINE = 5
 _FEWEST_TICKS = 3
-_MANTISSAS = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), tuple(np.arange(1.0, 10.0, 0.1).round(1)))
 _TICK_STEPS = [1, 2, 2.5, 5, 10]
 LOG_SPAN = 20.0  # numbers spanning less than this are drawn on a linear axis
 
@@ -129,7 +128,7 @@ def _log_limits(positive: np.ndarray) -> tuple[float, float]:
 
 
 def keep_to_numbers(axes: Axes, which: Literal["x", "y"], values: Iterable[np.ndarray]) -> None:
-    """End a logarithmic axis at its numbers, with 2s and 5s as ticks, where few powers are in it.
+    """End a logarithmic axis at its numbers, with ticks between the powers, where few are in it.
 
     For panels that would stand half empty if their axes went on to the next powers of ten.
     """
@@ -140,11 +139,10 @@ def keep_to_numbers(axes: Axes, which: Literal["x", "y"], values: Iterable[np.nd
     if np.floor(high) - np.ceil(low) >= 1:
         return
     powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
-    for mantissas in _MANTISSAS:
-        places = np.outer(powers, mantissas).ravel()
-        places = places[(places >= 10**low) & (places <= 10**high)]
-        if places.size >= _FEWEST_TICKS:
-            break
+    places = np.outer(powers, (1, 2, 5)).ravel()
+    if np.sum((places >= 10**low) & (places <= 10**high)) < _FEWEST_TICKS:
+        places = MaxNLocator(nbins=3, steps=_TICK_STEPS).tick_values(10**low, 10**high)
+    places = places[(places >= 10**low) & (places <= 10**high)]
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xlim if which == "x" else axes.set_ylim)(10**low, 10**high)
     axis.set_major_locator(FixedLocator(places))

@@ -8,6 +8,7 @@ import itertools
 import textwrap
 from collections.abc import Iterator
 
+import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -86,7 +87,7 @@ def panels_figure(group: Group, venue: str = "neurips") -> VenueFigure:
 def _looks(names: list[str], kinds: list[str]) -> dict[str, LineStyle]:
     """A style a name; no two names look alike, and none like an optimizer that is there."""
     looks: dict[str, LineStyle] = {}
-    taken = {optimizer_style(name).color for name in {*names} & {*known_optimizers()}}
+    taken = [optimizer_style(name) for name in names if name in known_optimizers()]
     others, laws = _other_looks(taken), 0
     for name, kind in zip(names, kinds, strict=True):
         if name in looks:
@@ -101,14 +102,18 @@ def _looks(names: list[str], kinds: list[str]) -> dict[str, LineStyle]:
     return looks
 
 
-def _other_looks(taken: set[str]) -> Iterator[LineStyle]:
+def _other_looks(taken: list[LineStyle]) -> Iterator[LineStyle]:
     """Free colours first; then all of them again, each time with other markers and dashes."""
     count = len(_OTHERS)
-    yield from (look for look in _OTHERS if look.color not in taken)
+    colors = {look.color for look in taken}
+    pairs = {(look.color, look.marker) for look in taken}
+    yield from (look for look in _OTHERS if look.color not in colors)
     for turn in itertools.count(1):
         for index, look in enumerate(_OTHERS):
             marker = _OTHERS[(index + 3 * turn) % count].marker
-            yield look._replace(marker=marker, dashes=_OTHERS[(index + 2 * turn) % count].dashes)
+            dashes = _OTHERS[(index + 2 * turn) % count].dashes
+            if (look.color, marker) not in pairs:
+                yield look._replace(marker=marker, dashes=dashes)
 
 
 def _label(text: str, letters: int) -> str:
@@ -130,13 +135,18 @@ def _draw_panel(
     level = float(numbers(group, "guide", "panel")[index])
     axes.set_xlabel(_label(words(group, "x_label")[index], letters), linespacing=0.95)
     axes.set_ylabel(_label(words(group, "y_label")[index], _LETTERS_UP), linespacing=0.95)
-    for which, values, scale in (("x", [x], "x_scale"), ("y", [y, low, high, level], "y_scale")):
-        if set_scale(axes, which, values, scale=words(group, scale)[index]):  # pyright: ignore[reportArgumentType]
-            keep_to_numbers(axes, which, values)
+    upright = [y, low, high, level]
+    if set_scale(axes, "x", [x], scale=words(group, "x_scale")[index]):  # pyright: ignore[reportArgumentType]
+        keep_to_numbers(axes, "x", [x])
+    if set_scale(axes, "y", upright, scale=words(group, "y_scale")[index]):  # pyright: ignore[reportArgumentType]
+        keep_to_numbers(axes, "y", upright)
     places = [word for word in words(group, "places")[index].split("|") if word]
     if places:
         axes.set_xticks(range(len(places)), places)
         axes.set_xlim(-0.5, len(places) - 0.5)
+        needed = len(places) * (1 + max(len(line) for word in places for line in word.split("\n")))
+        size = float(matplotlib.rcParams["xtick.labelsize"])
+        axes.tick_params(axis="x", labelsize=size * min(1.0, max(letters / needed, 0.7)))
     if np.isfinite(level):
         guide(axes, level)
     if not np.isfinite(y).any():
