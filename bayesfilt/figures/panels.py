@@ -145,7 +145,7 @@ def keep_to_numbers(axes: Axes, which: Literal["x", "y"], values: Iterable[np.nd
     places = places[(places >= 10**low) & (places <= 10**high)]
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xlim if which == "x" else axes.set_ylim)(10**low, 10**high)
-    axis.set_major_locator(FixedLocator(places))
+    axis.set_major_locator(FixedLocator(places.tolist()))
     axis.set_major_formatter(FixedFormatter([_tick(place) for place in places]))
 
 
