@@ -169,7 +169,10 @@ def _found_finished(module: ModuleType, options: argparse.Namespace) -> bool:
         say(f"{_name(module)}: found finished in {folder}")
         if not is_described(module, folder):
             prepare(module)
-            write_again(module, _record_of(module, folder, options), folder, options.venue)
+            try:
+                write_again(module, _record_of(module, folder, options), folder, options.venue)
+            except (ValueError, OSError) as error:  # its numbers stand
+                say(f"{_name(module)}: {error}", error=True)
         return True
     if is_finished(folder) and not options.force:
         raise ValueError(

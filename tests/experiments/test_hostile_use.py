@@ -110,6 +110,18 @@ def test_a_summary_without_its_record_is_not_finished(call):
     assert "found finished" in call("all", "--quick")[1]
 
 
+def test_all_goes_on_behind_a_finished_record_that_cannot_be_judged_today(call, monkeypatch):
+    def cannot(result):
+        raise ValueError("no group 'a'")
+
+    call("run", "e11", "--quick")
+    monkeypatch.setattr(call.module, "CLAIM", "A claim of today.")
+    monkeypatch.setattr(call.module, "check", cannot)
+    code, out, err = call("all", "--quick")
+    assert (code, err) == (0, f"{NAME}: no group 'a'\n")
+    assert "found finished" in out
+
+
 def test_a_page_has_the_words_of_today_s_module(call, monkeypatch):
     call("run", "e11", "--quick")
     monkeypatch.setattr(call.module, "CLAIM", "A claim of today.")
