@@ -272,9 +272,9 @@ def _table(options: argparse.Namespace) -> int:
         module, stays = experiment_named(name), "; its entry stays" * (name in entries)
         folders = [other.expanduser() / name for other in (options.out, *options.also)]
         finished = [folder for folder in folders if is_finished(folder)]
-        for folder in finished:
-            if not is_of(folder, module.PAPER):
-                raise ValueError(f"{folder} holds a run with other settings than today's PAPER.")
+        for folder in [each for each in finished if not is_of(each, module.PAPER)]:
+            say(f"{name}: {folder} has other settings than today's PAPER, and is left out")
+            finished.remove(folder)
         if folders[0] not in finished:
             say(f"{name}: no finished run in {folders[0]}{stays}")
             continue
