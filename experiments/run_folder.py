@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bayesfilt.atomic_files import CannotWriteError
 from bayesfilt.records import NETCDF_NAME, NPZ_NAME
 from bayesfilt.run_directory import MANIFEST_NAME, SUMMARY_NAME, strict_json
 
@@ -54,8 +55,12 @@ def taken(folder: Path) -> Iterator[None]:
 
     Raises:
         BlockingIOError: another process has it.
+        CannotWriteError: it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWriteError(f"Cannot write {folder}: {error.strerror or error}.") from error
     if fcntl is None:
         yield
         return

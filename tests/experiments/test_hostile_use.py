@@ -157,6 +157,15 @@ def test_bad_input_is_one_line(call, words, message):
     assert message in err
 
 
+def test_a_file_in_place_of_an_experiment_s_folder_is_one_line(call):
+    call.folder.mkdir()
+    (call.folder / f"{NAME}-quick").write_text("mine")
+    code, _, err = call("run", "e11", "--quick", "--force")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "Cannot write" in err
+    assert (call.folder / f"{NAME}-quick").read_text() == "mine"
+
+
 @pytest.mark.parametrize("words", [("run", "e11"), ("check",), ("all",), ("table",), ("report",)])
 def test_a_file_in_place_of_a_folder_is_one_line(call, tmp_path, words):
     (tmp_path / "file").write_text("mine")
