@@ -87,7 +87,7 @@ def write_record(record: Record, folder: str | Path) -> Path:
 class PackedRecord(NamedTuple):
     """A record as the bytes of its file, and the suffix of the kind of file they are."""
 
-    data: bytes | memoryview
+    data: bytes
     suffix: str  # ".nc" or ".npz"
 
 
@@ -254,13 +254,19 @@ def _decode(attributes: Mapping[Any, Any]) -> dict[str, Any]:
     return decoded
 
 
-def _to_netcdf(record: Record) -> bytes | memoryview:
+def _to_netcdf(record: Record) -> bytes:
     encoding = {
         f"/{name}": {key: _packing(item) for key, item in group.items()}
         for name, group in record.groups.items()
     }
     tree = to_datatree(record)
-    return tree.to_netcdf(None, engine="h5netcdf", encoding=encoding)
+    written = tree.to_netcdf(None, engine="h5netcdf", encoding=encoding)
+    try:
+        return bytes(written)
+    finally:
+        # A view that ends among garbage may outlive the buffer that it looks into: SystemError.
+        if isinstance(written, memoryview):
+            written.release()
 
 
 def _packing(item: Variable) -> dict[str, Any]:

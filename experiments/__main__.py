@@ -13,21 +13,19 @@ Exit codes: 0, done, whatever the verdicts say; 2, not done, with one line that 
 """
 
 import argparse
-import contextlib
-import json
 import os
+import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from bayesfilt.commands.console import say, show_table
-from bayesfilt.commands.jax_setup import Dtype, prepare_jax
+from bayesfilt.commands.console import note, say, show_table
 
 DONE, NOT_DONE = 0, 2
 
+_OUT = Path("runs/experiments")
 _SEEDS = 2**32
 _HOLDS = {True: "yes", False: "no", None: "not judged"}
 
@@ -51,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str]) -> int:
     try:
         options = _parser().parse_args(arguments)
+        _require_sound(options)
         return _COMMANDS[options.command](options)
     except KeyboardInterrupt:
         return _fail(
@@ -60,6 +59,21 @@ def _run(arguments: Sequence[str]) -> int:
         if os.environ.get("BAYESFILT_TRACEBACK"):
             raise
         return _fail(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _require_sound(options: argparse.Namespace) -> None:
+    """Refuse what no command could do, before any of them begins."""
+    if "venue" in options:
+        from bayesfilt.figures import venue_named
+
+        venue_named(options.venue)
+    if "out" in options:
+        options.out = options.out.expanduser()
+        if options.out.exists() and not options.out.is_dir():
+            raise ValueError(f"--out needs a folder, got the file {options.out}.")
+    for other in getattr(options, "also", ()):
+        if not other.expanduser().is_dir():
+            raise ValueError(f"--also needs a folder of runs; there is no {other}.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
                 "--also", type=Path, nargs="*", default=[], help="folders of runs of other seeds"
             )
         if name != "list":
-            command.add_argument("--out", type=Path, default=Path("runs/experiments"))
+            command.add_argument("--out", type=Path, default=_OUT)
         if name not in ("list", "table"):
             command.add_argument("--quick", action="store_true", help="the same code, in seconds")
         if name == "all":
@@ -108,34 +122,72 @@ def _list(options: argparse.Namespace) -> int:
 
 def _run_one(options: argparse.Namespace) -> int:
     from experiments.contract import experiment_named
+    from experiments.run_folder import was_broken_off
 
     module = experiment_named(options.name)
-    _make(module, options, force=options.force)
+    _make(module, options, force=options.force or was_broken_off(_folder(options, module)))
     return DONE
 
 
 def _run_all(options: argparse.Namespace) -> int:
+    """One that cannot be made does not keep the others from it."""
     from experiments.contract import experiment_named, experiment_names
 
+    failed = []
     for name in experiment_names():
         module = experiment_named(name)
-        folder = _folder(options, module)
-        if _stands(folder, _config(module, options), options.seed):
-            say(f"{name}: found finished in {folder}")
-        elif _is_finished(folder) and not options.force:
-            raise ValueError(
-                f"{folder} holds a finished run of another seed or configuration; use another"
-                " --out, or --force to replace it."
-            )
-        else:
+        if _found_finished(module, options):
+            continue
+        try:
             _make(module, options, force=True)
-    return _report(options) if options.report else DONE
+        except BlockingIOError as error:  # a second `all`: the two share the work
+            say(f"{name}: {error}", error=True)
+        except ValueError as error:
+            if os.environ.get("BAYESFILT_TRACEBACK"):
+                raise
+            say(f"{name}: {' '.join(str(error).split())}", error=True)
+            failed.append(name)
+    if options.report:
+        _report(options)
+    if failed:
+        raise ValueError(f"not made: {', '.join(failed)}.")
+    return DONE
+
+
+def _found_finished(module: ModuleType, options: argparse.Namespace) -> bool:
+    """Whether the very run is there; figures that it lacks are drawn.
+
+    Raises:
+        ValueError: another one is there, which only --force replaces.
+    """
+    from experiments.making import prepare
+    from experiments.run_folder import is_finished, stands
+    from experiments.written import is_described, write_again
+
+    folder = _folder(options, module)
+    if stands(folder, _config(module, options), options.seed):
+        say(f"{_name(module)}: found finished in {folder}")
+        if not is_described(module, folder):
+            prepare(module)
+            try:
+                write_again(module, _record_of(module, folder, options), folder, options.venue)
+            except (ValueError, OSError) as error:  # its numbers stand
+                say(f"{_name(module)}: {error}", error=True)
+        return True
+    if is_finished(folder) and not options.force:
+        raise ValueError(
+            f"{folder} holds a finished run of another seed or configuration; use another"
+            " --out, or --force to replace it."
+        )
+    return False
 
 
 def _report(options: argparse.Namespace) -> int:
     """The page; records of before there were pages are judged and drawn again for it first."""
     from bayesfilt.report import write_report
     from experiments.contract import experiment_named, experiment_names
+    from experiments.making import prepare
+    from experiments.run_folder import is_finished
     from experiments.written import is_described, write_again
 
     for name in experiment_names():
@@ -143,13 +195,17 @@ def _report(options: argparse.Namespace) -> int:
             own = argparse.Namespace(out=options.out, quick=quick, name=name)
             module = experiment_named(name)
             folder = _folder(own, module)
-            if not _is_finished(folder) or is_described(folder):
+            if not is_finished(folder) or is_described(module, folder):
                 continue
             try:
+                prepare(module)
                 write_again(module, _record_of(module, folder, own), folder)
             except (ValueError, OSError) as error:  # the page shows what there is
                 say(f"{name}: {error}", error=True)
     written = write_report(options.out)
+    for section in written.sections:
+        for line in section.warnings:
+            note(f"warning: {section.title}: {line}")
     say(f"Report   {written.path}: {len(written.sections)} of them")
     return DONE
 
@@ -160,23 +216,37 @@ def _check(options: argparse.Namespace) -> int:
     if options.name is not None:
         _check_one(experiment_named(options.name), options)
         return DONE
+    judged, unreadable = 0, []
     for name in experiment_names():
         options.name = name
         try:
             _check_one(experiment_named(name), options)
-        except ValueError as error:
+            judged += 1
+        except FileNotFoundError as error:
             say(f"{name}: {error}")
+        except ValueError as error:
+            say(f"{name}: {error}", error=True)
+            unreadable.append(name)
+    if unreadable or not judged:
+        raise ValueError(f"not judged: {', '.join(unreadable) or f'no record in {options.out}'}.")
     return DONE
 
 
 def _check_one(module: ModuleType, options: argparse.Namespace) -> None:
     """Judge one record again: against its own run's summary, and against the table of record."""
+    from bayesfilt.records import as_plain
+    from experiments.making import prepare
+    from experiments.run_folder import verdicts_of_the_run
     from experiments.verdict_table import changes, read_verdicts
 
     folder = _folder(options, module)
-    verdicts = module.check(_record_of(module, folder, options))
+    result = _record_of(module, folder, options)
+    if as_plain(result.attributes["config"]) != as_plain(_config(module, options)):
+        say(f"The settings of this record are not today's of {_kind(options)}.")
+    prepare(module)
+    verdicts = module.check(result)
     _show(module, verdicts)
-    before = _verdicts_of_the_run(folder)
+    before = verdicts_of_the_run(folder)
     if before is None:
         say(f"{folder} has no verdicts that can be read: there is nothing to compare with.")
     else:
@@ -192,73 +262,65 @@ def _table(options: argparse.Namespace) -> int:
     from bayesfilt.atomic_files import write_text_atomically
     from experiments import ledger, verdict_table
     from experiments.contract import experiment_named, experiment_names
+    from experiments.making import prepare
+    from experiments.run_folder import is_finished, is_of
 
+    if options.out != _OUT and not options.out.is_dir():
+        raise ValueError(f"--out needs a folder of runs; there is no {options.out}.")
     entries = verdict_table.read_verdicts()
     for name in experiment_names():
-        module, folder = experiment_named(name), options.out.expanduser() / name
-        if not _is_finished(folder):
-            say(f"{name}: no finished run in {folder}{'; its entry stays' * (name in entries)}")
+        module, stays = experiment_named(name), "; its entry stays" * (name in entries)
+        folders = [other.expanduser() / name for other in (options.out, *options.also)]
+        finished = [folder for folder in folders if is_finished(folder)]
+        for folder in [each for each in finished if not is_of(each, module.PAPER)]:
+            say(f"{name}: {folder} has other settings than today's PAPER, and is left out")
+            finished.remove(folder)
+        if folders[0] not in finished:
+            say(f"{name}: no finished run in {folders[0]}{stays}")
             continue
-        entries[name] = verdict_table.entry_of(module, folder)
-        for other in options.also:
-            if _is_finished(other / name):
-                entries[name] = verdict_table.with_other_seed(
-                    entries[name], module, other.expanduser() / name
-                )
+        prepare(module)
+        entries[name] = verdict_table.entry_of(module, folders[0])
+        for other in finished[1:]:
+            before = entries[name]
+            entries[name] = verdict_table.with_other_seed(before, module, other)
+            if entries[name] is before:
+                say(f"{name}: {other} is of the same seed, and left out")
     entries = {name: entries[name] for name in experiment_names() if name in entries}
+    if not entries:
+        raise ValueError(f"no finished run in {options.out}, and none on record.")
+    table = verdict_table.table_text(entries)
     claims = ledger.ledger_text(ledger.read_claims(), entries)
     verdict_table.write_verdicts(entries)
-    write_text_atomically(verdict_table.TABLE_PATH, verdict_table.table_text(entries))
+    write_text_atomically(verdict_table.TABLE_PATH, table)
     write_text_atomically(ledger.PAGE_PATH, claims)
     say(f"{len(entries)} experiments in {verdict_table.TABLE_PATH} and {ledger.PAGE_PATH}")
     return DONE
 
 
 def _plot(options: argparse.Namespace) -> int:
-    from bayesfilt.figures import venue_named
     from experiments.contract import experiment_named
+    from experiments.making import prepare
     from experiments.written import draw
 
-    venue_named(options.venue)
     module = experiment_named(options.name)
     folder = _folder(options, module)
     result = _record_of(module, folder, options)
+    prepare(module)
     draw(module, result, module.check(result), folder, options.venue)
     return DONE
 
 
 def _make(module: ModuleType, options: argparse.Namespace, *, force: bool) -> None:
-    """Run one experiment: numbers first, then verdicts, then figures."""
-    from bayesfilt.figures import venue_named
-    from bayesfilt.records import write_record
-    from bayesfilt.run_directory import open_run_directory, write_manifest
-    from experiments.written import draw, write_words
+    from experiments.making import make
 
-    venue_named(options.venue)
     if not 0 <= options.seed < _SEEDS:
         raise ValueError(f"experiments need 0 <= --seed < {_SEEDS}, got {options.seed}.")
-    folder, config = _folder(options, module), _config(module, options)
-    dtype: Dtype = module.DTYPE if hasattr(module, "DTYPE") else "float32"
-    open_run_directory(folder, force=force)
-    prepare_jax("auto", dtype, split_cpu=True)
-    import jax
-
-    say(f"{_name(module)}: {module.CLAIM}")
-    begun, worked = time.perf_counter(), time.process_time()
-    try:
-        result = module.run(config, jax.random.key(options.seed))
-    except BaseException:
-        with contextlib.suppress(OSError):  # an empty folder of a run that never was
-            folder.rmdir()
-        raise
-    seconds, core_seconds = time.perf_counter() - begun, time.process_time() - worked
-    write_record(result, folder)
-    write_manifest(folder, config, seed=options.seed, dtype=dtype, wall_time_seconds=seconds)
-    verdicts = module.check(result)
-    times = {"seconds": seconds, "core_seconds": core_seconds}
-    write_words(module, result, verdicts, folder, times)
+    folder = _folder(options, module)
+    config = _config(module, options)
+    seconds, verdicts = make(
+        module, config, folder, seed=options.seed, venue=options.venue, force=force
+    )
     _show(module, verdicts)
-    draw(module, result, verdicts, folder, options.venue)
     say(f"{seconds:.0f} s; record, verdicts and figures in {folder}")
 
 
@@ -267,53 +329,30 @@ def _show(module: ModuleType, verdicts: Sequence[Any]) -> None:
     show_table(_name(module), ("claim:", "holds:", "measured:", "expected:"), rows)
 
 
-def _verdicts_of_the_run(folder: Path) -> list[dict[str, Any]] | None:
-    """What the run itself wrote into its summary; None if that cannot be read."""
-    try:
-        verdicts = json.loads((folder / "summary.json").read_text())["verdicts"]
-        return [each for each in verdicts if each["claim"]]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
 def _record_of(module: ModuleType, folder: Path, options: argparse.Namespace) -> Any:
     from bayesfilt.records import read_record
 
+    words = ["python -m experiments run", _name(module)] + ["--quick"] * options.quick
+    words += [f"--out {shlex.quote(str(options.out))}"] if options.out != _OUT else []
+    again = " ".join(words)
     try:
         result = read_record(folder)
     except FileNotFoundError as error:
-        quick = " --quick" if options.quick else ""
-        raise ValueError(
-            f"no record in {folder}; make it with: python -m experiments run"
-            f" {options.name}{quick} --out {options.out}"
-        ) from error
+        raise FileNotFoundError(f"no record in {folder}; make it with: {again}") from error
+    except ValueError as error:
+        reason = str(error).removesuffix(".")
+        raise ValueError(f"{reason}; make it again with: {again} --force") from error
     config = result.attributes.get("config", {})
     if not isinstance(config, dict) or config.keys() != vars(_config(module, options)).keys():
         raise ValueError(
             f"the record in {folder} is not one of {_name(module)}, or of an older one; make it"
-            " again with --force."
+            f" again with: {again} --force"
         )
     return result
 
 
-def _stands(folder: Path, config: Any, seed: int) -> bool:
-    """Whether the folder holds a finished run of this very config and seed."""
-    from bayesfilt.records import as_plain
-    from bayesfilt.run_directory import MANIFEST_NAME
-
-    try:
-        manifest = json.loads((folder / MANIFEST_NAME).read_text())
-    except (OSError, ValueError):
-        return False
-    same = manifest.get("config") == as_plain(config) and manifest.get("seed") == seed
-    return same and _is_finished(folder)
-
-
-def _is_finished(folder: Path) -> bool:
-    """Whether the folder holds the verdicts, which are written last, of whatever run."""
-    from bayesfilt.run_directory import SUMMARY_NAME
-
-    return (folder / SUMMARY_NAME).is_file()
+def _kind(options: argparse.Namespace) -> str:
+    return "QUICK" if options.quick else "PAPER"
 
 
 def _config(module: ModuleType, options: argparse.Namespace) -> Any:
@@ -321,7 +360,7 @@ def _config(module: ModuleType, options: argparse.Namespace) -> Any:
 
 
 def _folder(options: argparse.Namespace, module: ModuleType) -> Path:
-    return options.out.expanduser() / (_name(module) + ("-quick" if options.quick else ""))
+    return options.out / (_name(module) + ("-quick" if options.quick else ""))
 
 
 def _name(module: ModuleType) -> str:

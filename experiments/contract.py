@@ -110,9 +110,13 @@ def experiment_named(name: str) -> ModuleType:
     known = experiment_names()
     found = [each for each in known if name in (each, each.partition("_")[0])]
     if not found:
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"There are the experiments {', '.join(known)}; got {name!r}.{hint}")
+        spellings = {part: each for each in known for part in (each, *each.split("_", maxsplit=1))}
+        near = difflib.get_close_matches(name, spellings, n=1, cutoff=0.5)
+        hint = f"Did you mean {spellings[near[0]]!r}? " if near else ""
+        raise ValueError(
+            f"There is no experiment {name!r}. {hint}`python -m experiments list` names all"
+            f" {len(known)}."
+        )
     return importlib.import_module(f"experiments.{found[0]}")
 
 
@@ -191,9 +195,9 @@ def judged(
         unit: of the number, written behind it.
     """
     if np.isneginf(low):
-        expected = f"below {high:g}"
+        expected = f"below {high:.3g}"
     else:
-        expected = f"above {low:g}" if np.isposinf(high) else f"{low:g} to {high:g}"
+        expected = f"above {low:.3g}" if np.isposinf(high) else f"{low:.3g} to {high:.3g}"
     return Verdict(
         claim=claim,
         measured=spelled(interval) + (f" {unit}" if unit else ""),

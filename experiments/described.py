@@ -48,20 +48,24 @@ def is_quick(module: ModuleType, result: Result) -> bool:
     return config == as_plain(module.QUICK) != as_plain(module.PAPER)
 
 
-def described(module: ModuleType, result: Result, seed: int) -> dict[str, Any]:
-    """What goes into the summary besides the verdicts."""
-    name = module.__name__.rpartition(".")[2]
-    words = ["python -m experiments run", name]
-    words += ["--quick"] if is_quick(module, result) else []
-    words += [f"--seed {seed}"] if seed else []
+def words_of(module: ModuleType) -> dict[str, Any]:
+    """What a module says of itself, whatever the record."""
     return {
-        "name": name,
+        "name": module.__name__.rpartition(".")[2],
         "question": question_of(module),
         "claim": module.CLAIM,
         "settles": list(module.SETTLES),
-        "command": " ".join(words),
         "captions": {each.name: each.caption for each in figures_of(module)},
     }
+
+
+def described(module: ModuleType, result: Result, seed: int) -> dict[str, Any]:
+    """What goes into the summary besides the verdicts."""
+    about = words_of(module)
+    words = ["python -m experiments run", about["name"]]
+    words += ["--quick"] if is_quick(module, result) else []
+    words += [f"--seed {seed}"] if seed else []
+    return {**about, "command": " ".join(words)}
 
 
 def caption_draft(

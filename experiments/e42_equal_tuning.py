@@ -242,7 +242,8 @@ def _decay_panel(task: str, groups: dict[str, Group]) -> Panel:
         "best cell": [groups[name] for name in names],
     }.items():
         y, low, high = _errors(parts).T
-        series.append(Series(words, np.arange(len(y)), y, low, high, kind="points"))
+        beside = np.arange(len(y)) + 0.15 * len(series)
+        series.append(Series(words, beside, y, low, high, kind="points"))
     return Panel(
         f"{task}: what decay does", "optimizer", "test error (%)", series,
         x_scale="linear", y_scale="linear", places=[_SHORT[name] for name in names],

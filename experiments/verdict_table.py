@@ -39,10 +39,15 @@ def read_verdicts(path: Path = VERDICTS_PATH) -> dict[str, Entry]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         schema, entries = content["schema"], content["experiments"]
-    except (ValueError, LookupError, TypeError) as error:
+        whole = schema != SCHEMA or all(
+            {"verdicts", "seconds", "device"} <= each.keys() for each in entries.values()
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a table of verdicts, or is damaged.") from error
     if schema != SCHEMA:
         raise ValueError(f"{path} has schema {schema}; this code reads {SCHEMA}.")
+    if not whole:
+        raise ValueError(f"{path} is damaged: an entry lacks verdicts, seconds or device.")
     return entries
 
 
@@ -61,6 +66,9 @@ def entry_of(module: ModuleType, folder: Path) -> Entry:
     """
     manifest = read_manifest(folder)
     verdicts = module.check(read_record(folder))
+    missing = [key for key in ("seed", "dtype", "wall_time_seconds") if key not in manifest]
+    if missing:
+        raise ValueError(f"the manifest in {folder} does not tell {', '.join(missing)}.")
     return {
         "claim": module.CLAIM,
         "seed": manifest["seed"],
@@ -178,9 +186,11 @@ _WORDS = ("claim", "measured", "expected", "holds")
 
 def _core_seconds(folder: Path) -> float | None:
     """Time of all cores together; None for a run that did not measure it."""
-    summary = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
-    found = summary.get("core_seconds")
-    return None if found is None else round(float(found), 1)
+    try:
+        summary = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
+        return round(float(summary["core_seconds"]), 1)
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _device(manifest: Mapping[str, Any]) -> str:

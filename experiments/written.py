@@ -11,7 +11,7 @@ from bayesfilt.commands.console import say
 from bayesfilt.figures import save_figure
 from bayesfilt.run_directory import FIGURES_NAME, SUMMARY_NAME, read_manifest, write_summary
 from experiments.contract import Result, Verdict
-from experiments.described import caption_draft, described, figures_of
+from experiments.described import caption_draft, described, figures_of, words_of
 
 
 def write_words(
@@ -38,12 +38,15 @@ def draw(
         say(f"Figure  {png} (and .pdf; .csv, .nc: what it shows; .caption.md)")
 
 
-def is_described(folder: Path) -> bool:
-    """Whether a record's summary says what a page wants to know."""
+def is_described(module: ModuleType, folder: Path) -> bool:
+    """Whether a record's summary says what a page wants to know, as the module has it today."""
     try:
-        return "experiment" in json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        about = json.loads((folder / SUMMARY_NAME).read_text(encoding="utf-8"))["experiment"]
+        same = all(about[key] == value for key, value in words_of(module).items())
+    except (OSError, ValueError, LookupError, TypeError):
         return False
+    drawn = (folder / FIGURES_NAME / f"{each.name}.png" for each in figures_of(module))
+    return same and all(path.is_file() for path in drawn)
 
 
 def write_again(module: ModuleType, result: Result, folder: Path, venue: str = "neurips") -> None:

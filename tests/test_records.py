@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -317,3 +318,13 @@ def test_what_is_no_record_is_refused_before_anything_is_written(tmp_path, kind,
 def test_a_variable_needs_a_name_for_each_dimension_and_storable_values(dims, values, complaint):
     with pytest.raises(ValueError, match=complaint):
         variable(dims, values)
+
+
+def test_packed_bytes_outlive_their_buffer_even_as_garbage():
+    """A view into xarray's buffer, in a cycle that is collected, ended the process."""
+    packed = pack_record(Record(groups={"free": FREE}, attributes={}))
+    assert type(packed.data) is bytes
+    cycle: list = [packed]
+    cycle.append(cycle)
+    del packed, cycle
+    gc.collect()

@@ -7,12 +7,13 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FixedFormatter, FixedLocator, MaxNLocator, NullFormatter
 
 from bayesfilt.figures.style import GUIDE_COLOR, LineStyle, optimizer_style
 from bayesfilt.records import Group
 
 MARKERS_PER_LINE = 5
+_FEWEST_TICKS = 3
 _TICK_STEPS = [1, 2, 2.5, 5, 10]
 LOG_SPAN = 20.0  # numbers spanning less than this are drawn on a linear axis
 
@@ -124,6 +125,32 @@ def _log_limits(positive: np.ndarray) -> tuple[float, float]:
     if np.floor(high) - np.ceil(low) < 1:
         low, high = _reach_two_powers(low, high)
     return float(10.0 ** max(low, -300.0)), float(10.0 ** min(high, 300.0))
+
+
+def keep_to_numbers(axes: Axes, which: Literal["x", "y"], values: Iterable[np.ndarray]) -> None:
+    """End a logarithmic axis at its numbers, with ticks between the powers, where few are in it.
+
+    For panels that would stand half empty if their axes went on to the next powers of ten.
+    """
+    flat = _finite(values)
+    low, high = np.log10(flat[flat > 0].min()), np.log10(flat[flat > 0].max())
+    margin = max(0.06 * (high - low), 0.02)
+    low, high = low - margin, high + margin
+    if np.floor(high) - np.ceil(low) >= 1:
+        return
+    powers = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
+    places = np.outer(powers, (1, 2, 5)).ravel()
+    if np.sum((places >= 10**low) & (places <= 10**high)) < _FEWEST_TICKS:
+        places = MaxNLocator(nbins=3, steps=_TICK_STEPS).tick_values(10**low, 10**high)
+    places = places[(places >= 10**low) & (places <= 10**high)]
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xlim if which == "x" else axes.set_ylim)(10**low, 10**high)
+    axis.set_major_locator(FixedLocator(places.tolist()))
+    axis.set_major_formatter(FixedFormatter([_tick(place) for place in places]))
+
+
+def _tick(value: float) -> str:
+    return f"{value:g}" if 1e-3 <= value < 1e4 else power_of_ten(value)
 
 
 def _reach_two_powers(low: float, high: float) -> tuple[float, float]:

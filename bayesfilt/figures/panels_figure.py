@@ -4,6 +4,11 @@ A name keeps its look in every panel: names of optimizers have the one they have
 others get theirs in the order in which they come.
 """
 
+import itertools
+import textwrap
+from collections.abc import Iterator
+
+import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -13,6 +18,7 @@ from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, of_gro
 from bayesfilt.figures.panels import (
     draw_line,
     guide,
+    keep_to_numbers,
     line_width,
     marker_size,
     numbers,
@@ -22,7 +28,13 @@ from bayesfilt.figures.panels import (
     style_handle,
     words,
 )
-from bayesfilt.figures.style import LineStyle, known_optimizers, optimizer_style, venue_style
+from bayesfilt.figures.style import (
+    VENUES,
+    LineStyle,
+    known_optimizers,
+    optimizer_style,
+    venue_style,
+)
 from bayesfilt.records import Group
 
 _OTHERS = (
@@ -42,7 +54,10 @@ _LAWS = (
 )
 _SHADING = 0.18
 _MANY = 8  # points from which an interval is a band and no longer a bar
+_MANY_POINTS = 60  # of a cloud, from which its markers are small
 _LEAST_WIDTH, _HEIGHT = 1.55, 1.45  # of a panel; inches at 8-point text
+_LETTERS_UP = 24  # of a label beside a panel of that height
+_LETTERS_ACROSS = 18  # of a label below it, an inch of the page
 
 
 @of_group
@@ -59,18 +74,21 @@ def panels_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     titles = words(group, "panel")
     looks = _looks(words(group, "name"), words(group, "kind"))
     with venue_style(venue):
-        grid = Grid(venue, len(titles), columns_that_fit(venue, len(titles), _LEAST_WIDTH), _HEIGHT)
+        columns = columns_that_fit(venue, len(titles), _LEAST_WIDTH)
+        width, scale = VENUES[venue]
+        grid = Grid(venue, len(titles), columns, _HEIGHT)
         for index, (axes, title) in enumerate(zip(grid.panels, titles, strict=True)):
             grid.title(axes, plain(title) if "$" not in title else title)
-            _draw_panel(axes, group, index, looks)
+            _draw_panel(axes, group, index, looks, int(_LETTERS_ACROSS * width / scale / columns))
         grid.place_legend(_handles(group, looks))
         return grid.figure
 
 
 def _looks(names: list[str], kinds: list[str]) -> dict[str, LineStyle]:
-    """A style a name."""
+    """A style a name; no two names look alike, and none like an optimizer that is there."""
     looks: dict[str, LineStyle] = {}
-    others, laws = 0, 0
+    taken = [optimizer_style(name) for name in names if name in known_optimizers()]
+    others, laws = _other_looks(taken), 0
     for name, kind in zip(names, kinds, strict=True):
         if name in looks:
             continue
@@ -80,25 +98,55 @@ def _looks(names: list[str], kinds: list[str]) -> dict[str, LineStyle]:
         elif name in known_optimizers():
             looks[name] = optimizer_style(name)
         else:
-            looks[name] = _OTHERS[others % len(_OTHERS)]
-            others += 1
+            looks[name] = next(others)
     return looks
 
 
-def _draw_panel(axes: Axes, group: Group, index: int, looks: dict[str, LineStyle]) -> None:
+def _other_looks(taken: list[LineStyle]) -> Iterator[LineStyle]:
+    """Free colours first; then all of them again, each time with other markers and dashes."""
+    count = len(_OTHERS)
+    colors = {look.color for look in taken}
+    pairs = {(look.color, look.marker) for look in taken}
+    yield from (look for look in _OTHERS if look.color not in colors)
+    for turn in itertools.count(1):
+        for index, look in enumerate(_OTHERS):
+            marker = _OTHERS[(index + 3 * turn) % count].marker
+            dashes = _OTHERS[(index + 2 * turn) % count].dashes
+            if (look.color, marker) not in pairs:
+                yield look._replace(marker=marker, dashes=dashes)
+
+
+def _label(text: str, letters: int) -> str:
+    """An axis label in lines that are no longer than the axis, with thin raised numbers."""
+    if "$" in text:
+        return text
+    return textwrap.fill(text, letters, break_long_words=False, break_on_hyphens=False).replace(
+        "²", "$^2$"
+    )
+
+
+def _draw_panel(
+    axes: Axes, group: Group, index: int, looks: dict[str, LineStyle], letters: int
+) -> None:
     here = np.flatnonzero(numbers(group, "of_panel", "series") == index)
     x, y, low, high = (
         numbers(group, field, "series", "point")[here] for field in ("x", "y", "low", "high")
     )
     level = float(numbers(group, "guide", "panel")[index])
-    axes.set_xlabel(words(group, "x_label")[index])
-    axes.set_ylabel(words(group, "y_label")[index])
-    set_scale(axes, "x", [x], scale=words(group, "x_scale")[index])  # pyright: ignore[reportArgumentType]
-    set_scale(axes, "y", [y, low, high, level], scale=words(group, "y_scale")[index])  # pyright: ignore[reportArgumentType]
+    axes.set_xlabel(_label(words(group, "x_label")[index], letters), linespacing=0.95)
+    axes.set_ylabel(_label(words(group, "y_label")[index], _LETTERS_UP), linespacing=0.95)
+    upright = [y, low, high, level]
+    if set_scale(axes, "x", [x], scale=words(group, "x_scale")[index]):  # pyright: ignore[reportArgumentType]
+        keep_to_numbers(axes, "x", [x])
+    if set_scale(axes, "y", upright, scale=words(group, "y_scale")[index]):  # pyright: ignore[reportArgumentType]
+        keep_to_numbers(axes, "y", upright)
     places = [word for word in words(group, "places")[index].split("|") if word]
     if places:
         axes.set_xticks(range(len(places)), places)
         axes.set_xlim(-0.5, len(places) - 0.5)
+        needed = len(places) * (1 + max(len(line) for word in places for line in word.split("\n")))
+        size = float(matplotlib.rcParams["xtick.labelsize"])
+        axes.tick_params(axis="x", labelsize=size * min(1.0, max(letters / needed, 0.7)))
     if np.isfinite(level):
         guide(axes, level)
     if not np.isfinite(y).any():
@@ -134,7 +182,8 @@ def _draw_series(
     if kind == "points":
         axes.plot(
             x, y, color=look.color, marker=look.marker, linestyle="none",
-            markersize=marker_size(0.8), markeredgecolor="white", label=name, zorder=2.6,
+            markersize=marker_size(0.8 if len(x) > _MANY_POINTS else 1.2),
+            markeredgecolor="white", label=name, zorder=2.6,
         )  # fmt: skip
     else:
         draw_line(axes, x, y, name, look, turn=turn, turns=turns)

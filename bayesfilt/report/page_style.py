@@ -59,6 +59,10 @@ dd { margin: 0; }
   section { break-before: page; border: 0; margin: 0; }
   figure, tr, dt, dd { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
+  /* A figure with its heading on one page: what is taller would be cut in two. */
+  figure { max-width: 100%; }
+  figure > svg, figure > img { width: auto; max-width: 100%; max-height: 19cm; }
+  table { font-size: 7.5pt; line-height: 1.25; width: 100%; }
   .scroll { overflow: visible; }
   .data, summary { display: none; }
   details::details-content { content-visibility: visible; display: block; block-size: auto; }

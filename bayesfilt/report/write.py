@@ -89,7 +89,8 @@ def _of_experiment(run: Run, anchor: str, venue: str, warnings: list[str]) -> Se
     about = about if isinstance(about, dict) else {}
     verdicts = verdicts_of(run)
     counts = counted(verdicts)
-    words, tone = answer(counts) if verdicts else ("Not judged.", "open")
+    unjudged = "Not judged." if run.is_finished else "Not finished."
+    words, tone = answer(counts) if verdicts else (unjudged, "open")
     if run.summary and not about:
         warnings.append(
             "An older version made this run, without question and captions: `python -m experiments"
@@ -122,7 +123,7 @@ def _warnings(run: Run) -> list[str]:
         missing = "no record" if run.record is None else "no summary"
         missing = missing if run.manifest else "no manifest"
         found.append(f"Not finished: {missing}. {how}")
-    if run.manifest.get("interrupted") is True:
+    if run.manifest.get("interrupted") is True and run.record is not None:
         found.append("Interrupted: what was done until then is shown.")
     return found
 

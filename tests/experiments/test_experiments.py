@@ -13,7 +13,7 @@ import pytest
 from bayesfilt.figures import VenueFigure
 from bayesfilt.records import read_record, write_record
 from experiments import __main__ as command
-from experiments import contract, grids
+from experiments import contract, grids, making
 from experiments.contract import Verdict, experiment_named, experiment_names
 from tests.experiments.surfaces import grid, record
 
@@ -132,7 +132,7 @@ def call(monkeypatch, capsys, tmp_path):
 
     for name in NAMES:
         monkeypatch.setattr(experiment_named(name), "run", run)
-    monkeypatch.setattr(command, "prepare_jax", lambda *arguments, **options: None)
+    monkeypatch.setattr(making, "prepare_jax", lambda *arguments, **options: None)
 
     def answer(*words):
         out = () if words[0] == "list" else ("--out", str(tmp_path))
@@ -284,13 +284,16 @@ def test_list_names_every_experiment_and_its_claim(call):
     ("words", "message"),
     [
         (("run", "e01_seperability"), "Did you mean 'e01_separability'?"),
-        (("run", "e99"), "There are the experiments e01_separability, "),
+        (("run", "e99"), "There is no experiment 'e99'."),
         (("run", "e03", "--venue", "nips"), "venue"),
         (("plot", "e03", "--venue", "icml-wide"), "Did you mean 'icml_wide'"),
         (("report",), "holds no run"),
         (("run", "e03", "--seed", -1), "0 <= --seed <"),
-        (("check", "e03"), "make it with: python -m experiments run e03 --out"),
-        (("plot", "e03", "--quick"), "make it with: python -m experiments run e03 --quick"),
+        (("check", "e03"), "make it with: python -m experiments run e03_warm_restarts --out"),
+        (
+            ("plot", "e03", "--quick"),
+            "make it with: python -m experiments run e03_warm_restarts --quick",
+        ),
         (("rum", "e03"), "invalid choice"),
     ],
 )
