@@ -3,11 +3,12 @@
 
 VENV := .venv/bin
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-fast lint clean
 
 help:
 	@echo "make demo   train on the real digits, compare, draw: runs/demo"
 	@echo "make test   run the tests"
+	@echo "make test-fast  without the experiments and what is marked slow"
 	@echo "make lint   ruff and the type checker"
 	@echo "make clean  remove what the targets above have made, except runs/"
 
@@ -19,6 +20,9 @@ demo: setup
 
 test: setup
 	@$(VENV)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS)
+
+test-fast: setup
+	@$(VENV)/python -m pytest -n 2 --dist loadfile -m "not slow" --ignore tests/experiments $(TEST_FLAGS)
 
 lint: setup
 	@$(VENV)/python -m ruff check .
