@@ -15,6 +15,7 @@ from bayesfilt.records import read_record
 OPTIONS = ("--followers", "adabayes_fixed_point", "adam", "--num-steps", 40, "--record-every", 5)
 
 
+@pytest.mark.slow  # on a bowl and without figures below; figures in tests/figures
 def test_compare_trains_compares_writes_and_draws(
     bayesfilt, tmp_path_factory, tmp_path, monkeypatch
 ):
