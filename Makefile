@@ -6,11 +6,11 @@ VENV := .venv/bin
 .PHONY: help setup demo test test-fast lint clean
 
 help:
-	@echo "make demo   train on the real digits, compare, draw: runs/demo"
-	@echo "make test   run the tests"
-	@echo "make test-fast  without the experiments and what is marked slow"
-	@echo "make lint   ruff and the type checker"
-	@echo "make clean  remove what the targets above have made, except runs/"
+	@echo "make demo       train on the real digits, compare, draw: runs/demo"
+	@echo "make test       run the tests"
+	@echo "make test-fast  those that are neither marked slow nor of an experiment"
+	@echo "make lint       ruff and the type checker"
+	@echo "make clean      remove what the targets above have made, except runs/"
 
 setup:
 	@.ci/setup
