@@ -3,13 +3,14 @@
 
 VENV := .venv/bin
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-fast lint clean
 
 help:
-	@echo "make demo   train on the real digits, compare, draw: runs/demo"
-	@echo "make test   run the tests"
-	@echo "make lint   ruff and the type checker"
-	@echo "make clean  remove what the targets above have made, except runs/"
+	@echo "make demo       train on the real digits, compare, draw: runs/demo"
+	@echo "make test       run the tests"
+	@echo "make test-fast  those that are neither marked slow nor of an experiment"
+	@echo "make lint       ruff and the type checker"
+	@echo "make clean      remove what the targets above have made, except runs/"
 
 setup:
 	@.ci/setup
@@ -19,6 +20,9 @@ demo: setup
 
 test: setup
 	@$(VENV)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS)
+
+test-fast: setup
+	@$(VENV)/python -m pytest -n 2 --dist loadfile -m "not slow" --ignore tests/experiments $(TEST_FLAGS)
 
 lint: setup
 	@$(VENV)/python -m ruff check .

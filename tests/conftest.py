@@ -1,8 +1,21 @@
-"""What every test stands on: float64, no screen, repeatable random examples."""
+"""What every test stands on: float64, no screen, cheap compiling, repeatable random examples."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("MPLBACKEND", "agg")  # before anything imports matplotlib
+
+# Before anything imports jax. Most of what the tests cost is compiling: XLA optimises little, and
+# all workers and commands of this run share what is compiled. JAX_DISABLE_MOST_OPTIMIZATIONS=0
+# tests what users run; JAX_COMPILATION_CACHE_DIR keeps the programs for the next run.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers inherit that of the main process
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="bayesfilt-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import hypothesis
 import jax

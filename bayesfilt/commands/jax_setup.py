@@ -121,5 +121,6 @@ def _keep_compiled_programs(folder: Path) -> None:
         note(f"compiling without a cache: {folder} cannot be written ({reason}).")
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # Below this a file costs more than it saves.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # Below this a file costs more than it saves.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -42,15 +42,9 @@ def _ctrl_c_is_heard():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.fixture(scope="session")
-def compiled_programs(tmp_path_factory):
-    return tmp_path_factory.mktemp("compiled")
-
-
 @pytest.fixture
-def bayesfilt(monkeypatch, capsys, compiled_programs) -> Run:
+def bayesfilt(monkeypatch, capsys) -> Run:
     """Call `bayesfilt` with these arguments, as many as there are words."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compiled_programs))
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.delenv("JAX_ENABLE_X64", raising=False)
     monkeypatch.delenv("BAYESFILT_TRACEBACK", raising=False)

@@ -5,6 +5,7 @@ import signal
 
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from matplotlib.image import imread
 
 from bayesfilt.commands import study
@@ -14,7 +15,13 @@ from bayesfilt.records import read_record
 OPTIONS = ("--followers", "adabayes_fixed_point", "adam", "--num-steps", 40, "--record-every", 5)
 
 
-def test_compare_trains_compares_writes_and_draws(bayesfilt, tmp_path, compiled_programs):
+@pytest.mark.slow  # on a bowl and without figures below; figures in tests/figures
+def test_compare_trains_compares_writes_and_draws(
+    bayesfilt, tmp_path_factory, tmp_path, monkeypatch
+):
+    compiled_programs = tmp_path_factory.mktemp("compiled")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(compiled_programs))
+    compilation_cache.reset_cache()  # as in a new process: earlier tests chose another folder
     answer = bayesfilt("compare", *OPTIONS, "--schedule", "cosine", "--out", tmp_path)
     assert (answer.code, answer.err) == (0, "")
 

@@ -1,4 +1,4 @@
-"""The contract: every QUICK runs, is judged and drawn; the command reads and writes."""
+"""The contract of every experiment; the command reads and writes."""
 
 import ast
 import dataclasses
@@ -10,48 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from bayesfilt.figures import VenueFigure
 from bayesfilt.records import read_record, write_record
 from experiments import __main__ as command
 from experiments import contract, grids, making
-from experiments.contract import Verdict, experiment_named, experiment_names
+from experiments.contract import experiment_named, experiment_names
 from tests.experiments.surfaces import grid, record
 
 NAMES = experiment_names()
 # A prediction, P1 to P40, or a row of the ledger.
 _SETTLED = re.compile(r"P([1-9]|[1-3][0-9]|40)|[0-4]\.[1-9][0-9]?")
 FOLDER = Path(contract.__file__).parent
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """The result of every QUICK, as it comes back from its file."""
-    found = {}
-
-    def result(name):
-        if name not in found:
-            module = experiment_named(name)
-            folder = tmp_path_factory.mktemp(name)
-            write_record(module.run(module.QUICK, jax.random.key(0)), folder)
-            found[name] = read_record(folder)
-        return found[name]
-
-    return result
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_quick_runs_is_judged_and_drawn(name, quick):
-    module = experiment_named(name)
-    verdicts = module.check(quick(name))
-    assert verdicts
-    assert all(isinstance(each, Verdict) for each in verdicts)
-    assert len({each.claim for each in verdicts}) == len(verdicts)
-    assert all(each.holds in (True, False, None) and each.tolerance for each in verdicts)
-    figure = module.plot(quick(name), "icml")
-    assert isinstance(figure, VenueFigure)
-    assert figure.venue == "icml"
-    again = module.check(quick(name))  # bootstraps have a key of their own
-    assert [each.plain() for each in again] == [each.plain() for each in verdicts]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,19 +46,6 @@ def test_experiments_import_the_library_and_no_command():
             if isinstance(node, ast.ImportFrom)
         }  # fmt: skip
         assert not any("commands" in name or "cli" in name for name in names), path
-
-
-def test_a_grid_holds_its_cells_in_order(quick):
-    """One cell trained alone ends where the same cell of the grid ends."""
-    config = experiment_named("e01").QUICK
-    axes = grids.Axes(rates="0.01", decays="1")
-    seeds = grids.seeds_from(jax.random.split(jax.random.key(0), 1)[0], 3)
-    alone = grids.train_grid(config.problems[0], "adamw", "cosine", axes, seeds)
-    among = grids.grid_from(quick("e01_separability"), "digits-mlp-300/adamw/cosine")
-    np.testing.assert_allclose(among.rates[1], 0.01)
-    np.testing.assert_allclose(among.decays[2], 1.0)
-    np.testing.assert_allclose(alone.training_loss[0, 0], among.training_loss[1, 2], rtol=1e-4)
-    assert np.ptp(among.training_loss[:, 1, 0]) > 0.1  # the rate matters
 
 
 def test_a_quiet_optimizer_gets_the_rate_and_the_shrink_that_were_asked_for():

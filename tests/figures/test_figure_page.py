@@ -31,7 +31,8 @@ GROUPS = {
     "panels": grids.panels_group(),
 }
 ODD_CASES = {**synthetic.odd_cases(), **inferences.odd_cases()}
-PAGES = [(name, venue) for name in FIGURES for venue in ("icml", "neurips")]
+PAGES = [(name, "icml") for name in FIGURES]  # the narrowest
+PAGES += [pytest.param(name, "neurips", marks=pytest.mark.slow) for name in FIGURES]
 PAGES += [("training", venue) for venue in ("tmlr", "jmlr", "icml_wide", "talk")]
 PAGES += [
     ("crossover", "talk"),

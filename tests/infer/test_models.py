@@ -79,7 +79,15 @@ def some_raw(model, streams, priors, seed=0):
 
 
 # Each transition with both poolings; the hierarchies are those of the test of units.
-POOLED = [(*pair, "stream" if pair[2] == "free" else "layer") for pair in PAIRS]
+# A noise that is known adds no number, so that those without any say as much.
+POOLED = [
+    pytest.param(
+        *pair,
+        "stream" if pair[2] == "free" else "layer",
+        marks=pytest.mark.slow if pair[2] == "matched" else (),
+    )
+    for pair in PAIRS
+]
 
 
 @pytest.mark.parametrize(("kind", "transition", "noise", "pooling"), POOLED)

@@ -118,7 +118,10 @@ def train(optimizer, params, steps):
 
 
 @everything
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize(
+    # float32 in the tests below; bfloat16 of the whole zoo in test_conformance
+    "dtype", ["float64", pytest.param("bfloat16", marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_it_reaches_the_bottom_of_a_bowl_on_a_tree(make, dtype):
     params, _ = train(make(), tree(dtype), 600)
     for before, after in zip(jax.tree.leaves(tree(dtype)), jax.tree.leaves(params), strict=True):
@@ -147,7 +150,7 @@ def test_a_second_call_does_not_trace_again(make):
     params = tree("float32")
     state = optimizer.init(params)
     for _ in range(3):
-        params, state = step(params, state)
+        params, state = step.eval_shape(params, state)  # traces as a call does; compiles nothing
     assert len(traces) == 1
 
 
@@ -188,7 +191,7 @@ def test_hyperparameters_vmap_and_agree_with_single_runs(make):
     def final(eta, sigma2):
         return train(make(eta, sigma2, batch_size=4), params, 20)[0]
 
-    etas, sigma2s = jnp.array([1e-3, 1e-2, 0.1]), jnp.array([0.1, 1.0, jnp.inf])
+    etas, sigma2s = jnp.array([1e-3, 0.1]), jnp.array([0.1, jnp.inf])
     together = jax.vmap(final)(etas, sigma2s)
     for row, (eta, sigma2) in enumerate(zip(etas, sigma2s, strict=True)):
         alone = final(float(eta), float(sigma2))

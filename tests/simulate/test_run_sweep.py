@@ -329,6 +329,7 @@ def forked(tmp_path_factory) -> tuple[Path, list[str]]:
     return folder, done.stdout.splitlines()
 
 
+@pytest.mark.slow  # Ctrl-C, damaged chunks and a full disk are above; killed workers, of a cluster
 def test_killed_at_any_moment_and_run_again_a_sweep_gives_the_same_bits(uninterrupted, forked):
     folder, said = forked[0] / "killed", forked[1][: len(MOMENTS) + 1]
     *killed, finished, ended = [line.split("|") for line in said]
@@ -343,6 +344,7 @@ def test_killed_at_any_moment_and_run_again_a_sweep_gives_the_same_bits(uninterr
     assert left and all(".partial" in name for name in left)
 
 
+@pytest.mark.slow  # two workers of a cluster in one folder: test_cluster
 def test_two_processes_in_one_folder_lose_nothing(uninterrupted, forked):
     folder, (*told, codes) = forked[0] / "shared", forked[1][len(MOMENTS) + 1 :]
     assert codes == "0 0"
