@@ -58,7 +58,7 @@ from experiments.grids import (
 )
 
 CLAIM = "Decoupled decay lowers the error, and its best value does not move with the learning rate."
-SETTLES = ("P10", "0.4", "0.6", "1.3")
+SETTLES = ("P10", "0.3", "0.4", "0.5", "0.6", "1.5")
 CAPTION = (
     "Median test error over the seeds by learning rate and decay (as shrink per step), a "
     "panel an optimizer and schedule. Below each name stand the off-diagonal term and the "

@@ -31,7 +31,7 @@ from experiments.grids import (
 )
 
 CLAIM = "The best decay falls like the root of the budget (normalised), or ignores it (filter)."
-SETTLES = ("P15",)
+SETTLES = ("P15", "1.4")
 CAPTION = (
     "Best shrink per step against the length of the run with 90 % bootstrap intervals, a "
     "panel a problem; the laws go through the middle budget."
