@@ -61,7 +61,8 @@ def predictive(
     flat, rebuild = ravel_pytree(params)
 
     def add(total: Array, draw_key: PRNGKeyArray) -> tuple[Array, None]:
-        drawn = flat + jnp.sqrt(variance) * jax.random.normal(draw_key, flat.shape)
+        noise = jax.random.normal(draw_key, flat.shape, flat.dtype)
+        drawn = (flat + jnp.sqrt(variance) * noise).astype(flat.dtype)
         return total + jnp.exp(task.log_probabilities(rebuild(drawn))), None
 
     start = jnp.exp(task.log_probabilities(params)) * 0

@@ -103,6 +103,8 @@ def ledger_text(claims: Sequence[Claim], entries: Mapping[str, Entry]) -> str:
         "",
         f"{len(claims)} claims: {counts}. *Conditional*: it holds under conditions, or some of what"
         " it says holds. *Open*: not settled here.",
+        "Where experiments settle it, true and false are said of what was tried: worlds made of the"
+        " model, and small networks on the handwritten digits.",
         "An experiment's verdict is quoted with what it measured; ~ marks one near its threshold.",
         "",
     ]

@@ -85,7 +85,12 @@ def train_many(
         last = {name: jnp.where(failed, jnp.nan, value) for name, value in last.items()}
         return trajectory.records, last, failed
 
-    numbers = {name: np.repeat(np.asarray(values), shape[1]) for name, values in settings.items()}
+    weights = jax.tree.leaves(jax.eval_shape(task.init_params, jax.random.key(0)))
+    # A number wider than the weights would widen the moments in the middle of a run.
+    numbers = {
+        name: np.repeat(_as_wide_as(weights[0].dtype, values), shape[1])
+        for name, values in settings.items()
+    }
     records, last, failed = _on_all_devices(
         one, task, (numbers, np.tile(np.asarray(seeds, np.uint32), shape[0])), shape[0] * shape[1]
     )
@@ -118,6 +123,12 @@ def _on_all_devices(one: Callable[[Any, Any], Any], shared: Any, runs: Any, coun
     )
     found = program(shared, jax.tree.map(lambda leaf: jnp.asarray(leaf)[dealt], runs))
     return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], found)
+
+
+def _as_wide_as(dtype: np.dtype, values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Fractions in the dtype of the weights; whole numbers and truths as they are."""
+    found = np.asarray(values)
+    return found.astype(dtype) if found.dtype.kind == "f" else found
 
 
 def _evaluated(task: Task, params: Any) -> dict[str, Array]:
