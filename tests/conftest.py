@@ -44,6 +44,15 @@ def _float64_stays_on():
 
 
 @pytest.fixture
+def compiled_as_users_do():
+    """Let XLA optimise, where bits are compared that depend on what it fuses."""
+    cheap = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", cheap)
+
+
+@pytest.fixture
 def float32_only():
     """Run the test as a user does who never switched x64 on."""
     with jax.enable_x64(False):
