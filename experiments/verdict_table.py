@@ -87,31 +87,32 @@ def entry_of(module: ModuleType, folder: Path) -> Entry:
 
 
 def with_other_seed(entry: Entry, module: ModuleType, folder: Path) -> Entry:
-    """The same entry, each verdict with what another seed's run says of it."""
+    """The same entry, each verdict with what another seed's run says of it.
+
+    One that is turned round is not judged any more: what it was stays beside it.
+    """
     seed = str(read_manifest(folder)["seed"])
     if seed == str(entry["seed"]):
         return entry
     said = {each.claim: each.holds for each in module.check(read_record(folder))}
-    verdicts = [
-        {
-            **each,
-            "other_seeds": {**each.get("other_seeds", {}), seed: said.get(each["claim"])},
-        }
-        for each in entry["verdicts"]
-    ]
+    verdicts = [_beside(each, seed, said.get(each["claim"])) for each in entry["verdicts"]]
     return {**entry, "verdicts": verdicts}
+
+
+def of_this_seed(verdict: Mapping[str, Any]) -> bool | None:
+    """What the run of record alone says."""
+    return verdict.get("by_this_seed", verdict["holds"])
 
 
 def has_flipped(verdict: Mapping[str, Any]) -> bool:
     """Whether another seed said yes where this one says no, or no where it says yes."""
-    others = verdict.get("other_seeds", {}).values()
-    return verdict["holds"] is not None and (not verdict["holds"]) in others
+    return "by_this_seed" in verdict
 
 
 def is_near(verdict: Mapping[str, Any]) -> bool:
     """Whether it stands close to its threshold: by its own margin, or as other seeds show."""
-    others = verdict.get("other_seeds", {}).values()
-    undone = verdict["holds"] is not None and any(each != verdict["holds"] for each in others)
+    said, others = of_this_seed(verdict), verdict.get("other_seeds", {}).values()
+    undone = said is not None and any(each != said for each in others)
     return bool(verdict.get("near")) or undone
 
 
@@ -132,7 +133,8 @@ def table_text(entries: Mapping[str, Entry]) -> str:
         f"{len(known)} experiments, {len(verdicts)} verdicts:"
         f" {counted(verdicts)};"
         f" {sum(map(is_near, verdicts))} near their threshold (marked ~),"
-        f" {sum(map(has_flipped, verdicts))} turned round by another seed (marked !)."
+        f" {sum(map(has_flipped, verdicts))} not judged because another seed turned them round"
+        " (marked !)."
         f" {seconds / 60:.0f} minutes in all.",
         "",
         "| experiment | claim | source | command | verdict | minutes | device |",
@@ -164,9 +166,11 @@ def changes(before: Sequence[Mapping[str, Any]], now: Sequence[Verdict]) -> list
         then = known.pop(each.claim, None)
         if then is None:
             lines.append(f"new: {each.claim}: {HOLDS[each.holds]} ({each.measured})")
-        elif any(each.plain()[word] != then.get(word) for word in _WORDS):
+            continue
+        said = of_this_seed({"holds": None, **then})
+        if each.holds != said or any(each.plain()[word] != then.get(word) for word in _WORDS):
             lines.append(
-                f"changed: {each.claim}: {HOLDS.get(then.get('holds'))} ({then.get('measured')})"
+                f"changed: {each.claim}: {HOLDS.get(said)} ({then.get('measured')})"
                 f" is now {HOLDS[each.holds]} ({each.measured})"
             )
     return lines + [f"gone: {claim}" for claim in known]
@@ -181,7 +185,16 @@ def counted(verdicts: Sequence[Mapping[str, Any]]) -> str:
 
 
 # A verdict is the same as before if these are.
-_WORDS = ("claim", "measured", "expected", "holds")
+_WORDS = ("measured", "expected")
+
+
+def _beside(verdict: Mapping[str, Any], seed: str, holds: bool | None) -> dict[str, Any]:
+    """A verdict and what another seed says of it."""
+    said = of_this_seed(verdict)
+    found = {**verdict, "other_seeds": {**verdict.get("other_seeds", {}), seed: holds}}
+    if said is not None and holds is (not said):
+        found |= {"holds": None, "by_this_seed": said}
+    return found
 
 
 def _core_seconds(folder: Path) -> float | None:

@@ -92,10 +92,11 @@ def test_both_pages_are_written_from_the_verdicts_of_record(of_record):
     assert ledger.PAGE_PATH.read_text() == text
 
 
-def test_no_verdict_of_record_is_turned_round_by_another_seed(of_record):
+def test_a_verdict_of_record_that_another_seed_turns_round_is_not_judged(of_record):
     for name, entry in of_record.items():
         for each in entry["verdicts"]:
-            assert not verdict_table.has_flipped(each), (name, each["claim"])
+            others = each.get("other_seeds", {}).values()
+            assert each["holds"] is None or (not each["holds"]) not in others, (name, each["claim"])
 
 
 def test_every_prediction_that_an_experiment_settles_is_in_its_row():
@@ -155,13 +156,19 @@ def test_many_verdicts_of_one_kind_are_counted():
     assert ledger.verdict_of(claim(("^a", True)), found) == "conditional"
 
 
-def test_another_seed_marks_a_verdict_it_undoes_and_turns_one_it_denies():
-    said = verdict("a", True).plain()
+def test_another_seed_marks_a_verdict_it_undoes_and_takes_away_one_it_denies():
     for holds, near, flipped in ((True, False, False), (None, True, False), (False, True, True)):
-        other = {**said, "other_seeds": {"1": holds}}
+        other = verdict_table._beside(verdict("a", True).plain(), "1", holds)
+        assert other["other_seeds"] == {"1": holds}
         assert verdict_table.is_near(other) is near
         assert verdict_table.has_flipped(other) is flipped
-    unsure = {**verdict("a", None).plain(), "other_seeds": {"1": True}}
+        assert other["holds"] is (None if flipped else True)
+        assert verdict_table.of_this_seed(other) is True
+        assert verdict_table.changes([other], [verdict("a", True)]) == []
+        again = verdict_table._beside(other, "2", True)  # a third does not bring it back
+        assert again["holds"] is other["holds"]
+        assert verdict_table.has_flipped(again) is flipped
+    unsure = verdict_table._beside(verdict("a", None).plain(), "1", True)
     assert not verdict_table.has_flipped(unsure)
     assert not verdict_table.is_near(unsure)
 
