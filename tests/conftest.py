@@ -48,6 +48,7 @@ def compiled_as_users_do():
     """Let XLA optimise, where bits are compared that depend on what it fuses."""
     cheap = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()  # of what earlier tests of this process compiled cheaply
     yield
     jax.config.update("jax_disable_most_optimizations", cheap)
 
