@@ -3,7 +3,7 @@
 Claim: of all constant factors on the gradient the one that tracks a drifting optimum best is the
 mean squared error that is then left, if and only if the gradient's noise variance R is its
 curvature H. That error goes as H^-1/2 because optima drift; of optima at rest it goes as H^-1.
-Source: Aitchison (2020), section 3; theory 2.3, 2.5 and 2.9(i); predictions P1 and P2.
+Source: Aitchison (2020), section 3; checks A1, A6 and B1; predictions P1 and P2.
 Refuted by: a best factor, found by search alone, that is not the error that was measured; one that
 still is where R is not H; other slopes of the measured error.
 Limits: a linear Gaussian world, weights apart; there it is a theorem, and this is its measurement.

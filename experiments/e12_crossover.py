@@ -4,7 +4,7 @@ Claim: for the filter and for its fixed point the crossover is at an RMS mean gr
 eta_Adam/eta_SGD; there the variance is 0.618 of its prior; far below the step is SGD's, far above
 Adam's. The batch size does not move it as long as the prior is eta_SGD/B; a fixed prior makes it
 move as 1/B.
-Source: Aitchison (2020), eq. 21 and the released defaults; theory 2.5; predictions P3 and P5.
+Source: Aitchison (2020), eq. 21 and the released defaults; checks A4 and A5; predictions P3 and P5.
 Refuted by: steps whose two asymptotes meet elsewhere, or move with B; another share than 0.618.
 Limits: the fixed point has this by construction (a test of units and code); that the recursion has
 it too, fed with noisy squares, is a result. With a fixed prior all batch sizes see the same summed

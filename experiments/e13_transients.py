@@ -3,7 +3,7 @@
 Claim: AdaBayes' learning rate rises from certainty as a tanh and falls from ignorance as a coth,
 in steps of 1/(eta sqrt h) for a weight of precision h. When the drift is annealed it cannot fall
 faster than gradients teach, so that it ends with larger steps than its fixed point.
-Source: theory 2.5, "transient" and "annealing lag"; predictions P6 and P7.
+Source: derived for this project (checks A7 and A9); predictions P6 and P7.
 Refuted by: other shapes or times; last steps that are no larger; on a network, a loss that differs
 because of the lag, or Adam with a linear warm-up that the filter's own warm-up does not match.
 Limits: P6 and P7 are consequences of the recursion; what is measured is the released recursion with

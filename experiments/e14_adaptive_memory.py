@@ -3,8 +3,9 @@
 Claim: the filter's variance forgets one loud gradient by the share 2 eta sqrt h per step, the fixed
 point by 1 - b2 whatever the weight. So the variance of loud weights is noisier under AdaBayes than
 under its fixed point, that of quiet weights smoother; they change places where the memories agree.
-Source: theory 2.5, "second-moment memory"; prediction P8; for the noise, first order in it: squares
-of normal gradients vary by 2 h^2, hence the relative variances are eta sqrt h/2 and (1 - b2)/4.
+Source: derived for this project (check A10); prediction P8; for the noise, first order in it:
+squares of normal gradients vary by 2 h^2, hence the relative variances are eta sqrt h/2 and
+(1 - b2)/4.
 Refuted by: another rate, or none that depends on h; loud weights whose variance is no noisier.
 Limits: the fixed point's memory is b2 by construction. On the network both optimizers are fed with
 gradients that AdamW left behind; those have heavy tails and are no stationary noise, so that only

@@ -2,7 +2,7 @@
 
 Claim: gradients shrink during training, so that weight after weight falls below the crossover and
 the filter ends as SGD; with a decay that is tied to the prior nearly every weight stays with Adam.
-Source: Aitchison (2020), "Adam early, SGD late"; P4, and section 2.10 for the tied decay.
+Source: Aitchison (2020), "Adam early, SGD late"; P4; the dictionary (DICT-1) for the tied decay.
 Refuted by: a fraction of weights in Adam's regime, B sqrt(v) sigma^2/eta > 1, that does not fall
 (released settings) or falls below 0.95 (tied).
 The released settings are lr 1e-3 and lr_sgd 0.1 beside mean-loss gradients, sigma^2 = 0.1/B: the
@@ -62,7 +62,7 @@ EDGES = np.linspace(-6, 1, 29)  # of log10 of the RMS mean-loss gradient
 TIED = "tied to wd "
 _LEAST_FALL = 0.1  # of all weights
 _MOMENTS = ("early", "after a third", "after two thirds", "at the end")
-_TIED_STAYS = 0.95  # section 2.10: "nearly every weight"
+_TIED_STAYS = 0.95  # nearly every weight, as the dictionary implies
 _MEMORY = 0.999
 _TOLERANCE = "90 % bootstrap over paired seeds"
 

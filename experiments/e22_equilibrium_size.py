@@ -2,7 +2,7 @@
 
 Claim: under AdamW the root mean square of the weights becomes sqrt(lr/(2 wd)), the prior deviation
 of the filter whose transition is that decay, whatever b1 and b2; of pure noise exactly.
-Source: P12, P13, section 2.9 (vi); Kosson et al. (2023) for normalised layers; the exact size
+Source: P12, P13, checks C1 and C2; Kosson et al. (2023) for normalised layers; the exact size
 with momentum is that of an AR(2) process (`theory.equilibrium_rms_with_momentum`).
 Refuted by: a size off by more than 4 % of pure noise, by more than 10 % in any cell of a network;
 exponents of the learning rate and the decay that are not 1/2 and -1/2. The rival is 1/wd, exponents

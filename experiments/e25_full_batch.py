@@ -3,7 +3,7 @@
 Claim: a weight whose gradients agree ends at 1/wd under AdamW, not at the prior deviation
 sqrt(lr/(2 wd)) of noise; the two are equal where SNR^2 = lr wd/2 (SNR: mean of the gradient over
 its deviation). So full-batch AdamW takes the largest weight to 1/wd, at any learning rate.
-Source: P33, theory 2.9 (vi); Xie and Li (2024): full-batch AdamW, if it converges under rates that
+Source: P33, check C5; Xie and Li (2024): full-batch AdamW, if it converges under rates that
 fall but have an endless sum, ends at a KKT point of the least loss with no weight above 1/wd.
 Refuted by: a crossing that is off by more than a quarter in SNR, or does not move as the root of
 lr wd; with a rate that falls to 0, a largest weight that is not within 10 % of 1/wd, whose size

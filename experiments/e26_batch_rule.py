@@ -3,7 +3,7 @@
 Claim: if optima drift a fixed amount per *example*, batches k times larger want a drift scale and
 so an Adam learning rate sqrt(k) times larger, an SGD learning rate k times larger, and a shrink per
 step k times larger: both scaling rules from one filter, below the critical batch size.
-Source: derived for this project (theory 2.9 vii, P17); for Adam's rule Malladi et al. (2022).
+Source: derived for this project (check F1, P17); for Adam's rule Malladi et al. (2022).
 Refuted by: a slope of the best learning rate on the batch size, at an equal number of examples
 seen, whose interval leaves out the claimed one.
 In the exact world the drift *is* per example, so that a yes there tests the derivation only: loud

@@ -3,7 +3,7 @@
 Claim: optima that wander by q a step, seen through gradients with noise R, are tracked best by the
 constant gain sqrt(q/R), whatever the curvature H (P18), until the gain times H is near 1; and if
 q goes with the mean-square gradient to the power alpha, the best normaliser is v^-(1-alpha)/2.
-Source: derived for this project (theory 2.9 i, ii); for LMS filters known since Eweda (1994).
+Source: derived for this project (checks B1 and B2); for LMS filters known since Eweda (1994).
 Refuted by: a best gain that moves with H at small gain, or one that does not fall where sqrt(q/R) H
 is 1; a best power that is not (1 - alpha)/2.
 The recursion is run and its errors are counted: no formula of the theory is used but for what is

@@ -3,7 +3,7 @@
 Claim: weights of inputs that are always zero (found in the data: border pixels of the digits) lose
 about one learning rate per step under Adam + L2, whatever the coefficient, and the fraction lr wd
 of themselves under AdamW. Neither makes a weight exactly zero.
-Source: theory D5; a blog says of L2 that "some weights become zero", so that they drop out.
+Source: check D5; a blog says of L2 that "some weights become zero", so that they drop out.
 Refuted by: a rate that is not lr, or depends on the coefficient, or falls with the weight; a
 decline under AdamW that is not exponential at lr wd; a weight that is exactly zero in a network
 that learns.

@@ -3,7 +3,7 @@
 Claim: while Adam's divisors D stand still, AdamW takes the weights of Adam on a loss with the
 penalty (s/2α) Σ Dᵢ wᵢ², to rounding; where they move it does not, and the worse the faster.
 Source: Loshchilov and Hutter (2019), proposition 3, and their equation 2, whose coefficient has
-another factor 1/α; theory 2.8.
+another factor 1/α; check D1.
 Refuted by: a gap above rounding with frozen divisors; none with the printed coefficient, with one
 coefficient for all weights, or with √D for D; a gap that does not grow with the motion of D.
 A gap is the median over the steps after the freeze, in units of how far decay itself has moved the

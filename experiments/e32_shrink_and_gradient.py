@@ -2,7 +2,7 @@
 
 Claim: what L2 in Adam takes from a weight per step goes like 1/√v, so that weights with loud
 gradients are hardly penalised; what AdamW takes is the same share of every weight.
-Source: Loshchilov and Hutter (2019), after proposition 2; theory 2.8. A Q&A page says that AdamW
+Source: Loshchilov and Hutter (2019), after proposition 2; check D2. A Q&A page says that AdamW
 scales its decay by a local learning rate (ledger 4.1).
 Refuted by: a share under Adam + L2 that does not fall with √v, or not with the power -1; one under
 AdamW that depends on √v.

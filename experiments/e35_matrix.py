@@ -4,7 +4,7 @@ Claim: the filter of many weights together settles on the covariance H^-1/2 wher
 drift alike (a whitened step, P31) and on H^-1 where the drift follows H^-1 (the natural gradient);
 and a filter that factorises over weights claims less variance than it has, by a factor
 (H^-1/2)_ii H_ii^1/2 that grows with correlation (P32), in worlds and on the layers of a network.
-Source: theory 2.7, E2-E4, derived for this project from the abstract of Aitchison (2018).
+Source: checks E2 to E4, derived for this project from the abstract of Aitchison (2018).
 Refuted by: another power of H in the errors that the filter really makes, or in the constant gain
 that errs least; errors of the factorised filter no larger than it claims; a factor that does not
 grow with correlation, or is 1 on a trained layer.

@@ -2,7 +2,7 @@
 
 Claim: when the drift scale jumps up, AdaBayes' learning rate relaxes to its new level in
 1/(2 eta sqrt h) steps, each weight in its own time; that of the fixed point jumps at once.
-Source: theory 2.5, the memory A10 and the transient A7; prediction P38.
+Source: the memory (check A10) and the transient (check A7); prediction P38.
 Refuted by: other times, or times that do not depend on h; on a network, weights that relax at a
 pace that is not that of their own gradients.
 Limits: the jump of the fixed point is so by construction. 1/(2 eta sqrt h) is the time of a small

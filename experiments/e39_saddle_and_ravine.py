@@ -5,7 +5,7 @@ size leave sooner than SGD's, and noise lets all leave. In a ravine the step per
 across, where gradients change sign, than along the floor; with gradients of signal-to-noise ratio s
 Adam's mean step is s/√(1 + s²) learning rates.
 Source: course notes (ledger 2.8, 2.9): "Adam solves the problem of saddle points"; "oscillating
-directions cancel in m, consistent ones dominate"; theory F3.
+directions cancel in m, consistent ones dominate"; for the mean step Balles and Hennig (2018).
 Refuted by: an escape from the saddle without noise; an SGD or momentum that is as fast at its own
 best rate; a step per gradient across the ravine that is as large as along it; another mean step.
 An escape is the last step above a tenth of the saddle's height, so that to run away is no escape;

@@ -4,7 +4,7 @@ Claim: decay can lower the training loss; biases may decay or not; the right dec
 time constant 1/(lr wd), and not by its name; AdamW gains from a schedule; a constant rate ends on a
 noise floor that goes like the rate, and has a best rate above zero where the target drifts.
 Source: ledger 1.5, 2.13, 3.2, 3.5, 3.8, 3.11, 4.2, 4.7 (notes and blogs on optimizers); for the
-training loss D'Angelo et al. and Zhang et al.; for the best rate √(q/R) theory 2.9 (i).
+training loss D'Angelo et al. and Zhang et al.; for the best rate √(q/R) check B1.
 Refuted by: no decay with a lower training loss than none; another test error with decayed biases; a
 decay of 0.01 or 0.001 as good as the best, a best time constant out of 1 to 50 epochs; a constant
 rate as good as a cosine; a cyclical rate that needs as much tuning; another floor or best rate.
