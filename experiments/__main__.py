@@ -279,7 +279,9 @@ def _table(options: argparse.Namespace) -> int:
             say(f"{name}: no finished run in {folders[0]}{stays}")
             continue
         prepare(module)
-        entries[name] = verdict_table.entry_of(module, folders[0])
+        entries[name] = verdict_table.with_known_seeds(
+            verdict_table.entry_of(module, folders[0]), entries.get(name)
+        )
         for other in finished[1:]:
             before = entries[name]
             entries[name] = verdict_table.with_other_seed(before, module, other)

@@ -99,6 +99,25 @@ def with_other_seed(entry: Entry, module: ModuleType, folder: Path) -> Entry:
     return {**entry, "verdicts": verdicts}
 
 
+def with_known_seeds(entry: Entry, before: Entry | None) -> Entry:
+    """The same entry, with what other seeds said of verdicts that have not changed since.
+
+    A verdict of the same seed with the same words and numbers comes from the same computation, so
+    that the runs of other seeds still speak of it; of any other they are forgotten.
+    """
+    if before is None or before.get("seed") != entry["seed"]:
+        return entry
+    known = {each["claim"]: each for each in before["verdicts"]}
+    verdicts = []
+    for each in entry["verdicts"]:
+        then = known.get(each["claim"], {})
+        if of_this_seed({"holds": None, **then}) == each["holds"] and not _differ(then, each):
+            for seed, holds in then.get("other_seeds", {}).items():
+                each = _beside(each, seed, holds)
+        verdicts.append(each)
+    return {**entry, "verdicts": verdicts}
+
+
 def of_this_seed(verdict: Mapping[str, Any]) -> bool | None:
     """What the run of record alone says."""
     return verdict.get("by_this_seed", verdict["holds"])
@@ -168,7 +187,7 @@ def changes(before: Sequence[Mapping[str, Any]], now: Sequence[Verdict]) -> list
             lines.append(f"new: {each.claim}: {HOLDS[each.holds]} ({each.measured})")
             continue
         said = of_this_seed({"holds": None, **then})
-        if each.holds != said or any(each.plain()[word] != then.get(word) for word in _WORDS):
+        if each.holds != said or _differ(then, each.plain()):
             lines.append(
                 f"changed: {each.claim}: {HOLDS.get(said)} ({then.get('measured')})"
                 f" is now {HOLDS[each.holds]} ({each.measured})"
@@ -186,6 +205,11 @@ def counted(verdicts: Sequence[Mapping[str, Any]]) -> str:
 
 # A verdict is the same as before if these are.
 _WORDS = ("measured", "expected")
+
+
+def _differ(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a verdict was measured, or would be expected, to be something else."""
+    return any(now[word] != then.get(word) for word in _WORDS)
 
 
 def _beside(verdict: Mapping[str, Any], seed: str, holds: bool | None) -> dict[str, Any]:

@@ -173,6 +173,24 @@ def test_another_seed_marks_a_verdict_it_undoes_and_takes_away_one_it_denies():
     assert not verdict_table.is_near(unsure)
 
 
+def test_other_seeds_still_speak_of_a_verdict_that_has_not_changed_and_of_no_other():
+    said = [verdict_table._beside(verdict(name, True).plain(), "1", False) for name in "abc"]
+    said.append(verdict_table._beside(verdict("d", None).plain(), "1", True))
+    before = {"seed": 0, "verdicts": said}
+    now = [
+        verdict("a", True).plain(),
+        verdict("b", False).plain(),
+        verdict("c", True)._replace(measured="2 (1.9 to 2.1)").plain(),
+        verdict("d", None).plain(),
+        verdict("new", True).plain(),
+    ]
+    entry = {"seed": 0, "verdicts": now}
+    found = verdict_table.with_known_seeds(entry, before)["verdicts"]
+    assert found == [said[0], now[1], now[2], said[3], now[4]]
+    assert verdict_table.with_known_seeds(entry, {**before, "seed": 2}) == entry
+    assert verdict_table.with_known_seeds(entry, None) == entry
+
+
 def test_changes_are_new_changed_and_gone():
     before = [verdict("a").plain(), verdict("b").plain()]
     assert verdict_table.changes(before, [verdict("a"), verdict("b")]) == []
