@@ -10,7 +10,7 @@ from experiments import (
     e03_warm_restarts,
     e04_decay_budget,
 )
-from experiments.contract import below, is_the_one
+from experiments.contract import below, is_the_one, margin_of_the_one
 from tests.experiments.surfaces import OBLIQUE, SEPARABLE, grid, record
 
 
@@ -217,3 +217,35 @@ def test_an_interval_decides_only_when_it_is_on_one_side():
     assert is_the_one(Interval(-0.3, -0.4, -0.2), 0.0, [-0.5]) is False
     assert is_the_one(Interval(-0.7, -2.0, -0.1), -0.5, [0.0]) is None  # anything goes
     assert is_the_one(Interval(np.nan, np.nan, np.nan), 0.0, [-0.5]) is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "claimed", "rivals", "margin"),
+    [
+        ((0.0, -0.1, 0.1), 0.0, [-0.5], 1.0),  # to its own end; the rival is 4 half-widths away
+        ((0.08, -0.02, 0.18), 0.0, [-0.5], 0.2),  # a little more, and it is outside
+        ((0.0, -0.1, 0.1), 0.0, [0.13, -9.0], -0.7),  # wider than the way to the nearest rival
+        ((0.2, 0.0, 0.4), 0.2, [0.62], 0.1),  # just narrow enough to choose
+        ((0.3, 0.2, 0.4), 0.0, [1.0], 2.0),  # a no: from the claimed value to the near end
+        ((0.3, 0.02, 0.42), 0.0, [0.1], 0.1),  # a no, whatever rival is inside
+        ((0.1, 0.1, 0.1), 0.1, [0.0], np.inf),  # every seed says so
+        ((0.0, -1.0, 1.0), 0.0, [], 1.0),
+    ],
+)
+def test_the_margin_of_a_choice_is_the_way_to_another_answer(interval, claimed, rivals, margin):
+    found = margin_of_the_one(Interval(*interval), claimed, rivals)
+    np.testing.assert_allclose(found, margin, rtol=1e-9)
+    if is_the_one(Interval(*interval), claimed, rivals) is None:
+        assert found <= 0
+
+
+def test_the_margin_of_a_choice_falls_to_0_where_a_yes_becomes_a_no():
+    edges = {True: [], False: []}
+    for shift in np.linspace(0, 0.3, 301):
+        interval = Interval(shift, shift - 0.1, shift + 0.1)
+        found = is_the_one(interval, 0.0, [0.9])
+        edges[found].append(margin_of_the_one(interval, 0.0, [0.9]))
+    assert min(edges[True]) < 0.02
+    assert min(edges[False]) < 0.02
+    assert max(edges[True]) == 1.0
+    assert np.isnan(margin_of_the_one(Interval(np.nan, np.nan, np.nan), 0.0, [1.0]))
