@@ -9,6 +9,7 @@ from bayesfilt.compare.agreement import (
 from bayesfilt.compare.attribution import PARTS, gap_shares, shares
 from bayesfilt.compare.carried_decay import (
     Carried,
+    CarriedGap,
     Surface,
     carried_costs,
     carried_gap,
@@ -148,6 +149,7 @@ __all__ = [
     "Anytime",
     "BestCell",
     "Carried",
+    "CarriedGap",
     "Course",
     "DecayKept",
     "DecaySlope",

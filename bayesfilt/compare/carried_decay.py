@@ -43,6 +43,14 @@ class Carried(NamedTuple):
     num_pairs: float  # of learning rates, from one to another, per seed that is scored
 
 
+class CarriedGap(NamedTuple):
+    """How the prices on two surfaces differ."""
+
+    gap: Interval  # of `regrets`, the first minus the second
+    regrets: tuple[float, float]  # over the pairs that both surfaces have
+    num_pairs: float
+
+
 class _Costs(NamedTuple):
     cost: Float[np.ndarray, "resamples seeds rates rates"]  # of the seed left out, [from, to]
     counts: Bool[np.ndarray, "resamples seeds rates rates"]
@@ -85,7 +93,7 @@ def carried_gap(
     within: float = 2.0,
     level: float = 0.9,
     num_resamples: int = 500,
-) -> Carried:
+) -> CarriedGap:
     """Price on one surface minus that on another, over the pairs of rates that both have.
 
     Two optimizers with one power, or one grid with two powers. Pairs that count for one alone
@@ -110,7 +118,16 @@ def carried_gap(
         raise ValueError(f"carried_gap needs surfaces of the same seeds, got {seeds} of them.")
     weights = _seed_weights(key, seeds[0], level, num_resamples)
     one, other = (_costs(each, weights, within) for each in (first, second))
-    return _summary(one.cost - other.cost, one.counts & other.counts, weights, level)
+    common = one.counts & other.counts
+    gap, *alone = (
+        _summary(cost, common, weights, level)
+        for cost in (one.cost - other.cost, one.cost, other.cost)
+    )
+    return CarriedGap(
+        gap=gap.regret,
+        regrets=(alone[0].regret.estimate, alone[1].regret.estimate),
+        num_pairs=gap.num_pairs,
+    )
 
 
 def carried_costs(

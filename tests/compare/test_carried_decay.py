@@ -125,12 +125,13 @@ def test_a_gap_is_over_the_pairs_that_both_have():
     narrow = worse_at(surface(0.0, carried=1.0), [9, 1, 1, 1, 9])
     both = carried_gap(KEY, narrow, surface(1.0), num_resamples=50)
     near = 0.5 * 0.02 * np.log(2) ** 2 * np.mean([1, 1, 1, 1, 4, 4])
-    np.testing.assert_allclose(both.regret, near, rtol=1e-9)
+    np.testing.assert_allclose(both.gap, near, rtol=1e-9)
+    np.testing.assert_allclose(both.regrets, [near, 0.0], rtol=1e-9, atol=1e-12)
     assert both.num_pairs == 6
     turned = carried_gap(KEY, surface(1.0), narrow, num_resamples=50)
-    np.testing.assert_allclose(turned.regret.estimate, -near, rtol=1e-9)
+    np.testing.assert_allclose(turned.gap.estimate, -near, rtol=1e-9)
     same = carried_gap(KEY, surface(0.5, noise=0.3), surface(0.5, noise=0.3), num_resamples=50)
-    np.testing.assert_array_equal(same.regret, 0.0)  # paired: the seeds are the same
+    np.testing.assert_array_equal(same.gap, 0.0)  # paired: the seeds are the same
 
 
 def test_a_decay_that_leaves_the_grid_is_left_out():

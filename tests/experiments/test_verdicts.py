@@ -1,5 +1,7 @@
 """Every verdict can be yes and no: results in which the claim holds, and their mutants."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,9 @@ from experiments import (
     e04_decay_budget,
 )
 from experiments.contract import below, is_the_one, margin_of_the_one
-from tests.experiments.surfaces import OBLIQUE, SEPARABLE, grid, record
+from tests.experiments.surfaces import OBLIQUE, SEPARABLE, grid, record, valley_of_law
+
+LAWS = tuple(e01_separability.LAWS)
 
 
 def holds(module, result, words):
@@ -59,7 +63,7 @@ def test_sgd_is_judged_like_adam():
     words = "mlp, cosine: SGDW is more separable than SGD + L2, decay as shrink"
     assert holds(e01_separability, result, words) is True
     assert holds(e01_separability, result, "mlp, cosine: SGDW's best test error is below") is None
-    assert len(e01_separability.check(result)) == 3  # the laws are AdamW's
+    assert len(e01_separability.check(result)) == 5  # the laws are AdamW's
 
 
 @pytest.mark.parametrize("best_decay", [10.0, 1e3])
@@ -87,17 +91,63 @@ def test_three_seeds_are_not_judged(seeds, judged):
 
 
 def test_the_slope_of_the_best_shrink_tells_the_laws_apart():
-    def result(slope):
-        # Along the floor of a steep valley the best wd goes like rate^(slope - 1).
-        bend = slope - 1.0
-        valley = 0.3 * np.array([[bend**2 + 0.05, -bend], [-bend, 1.0]])
-        return separability(grid(valley, noise=0.001), grid())
+    for right, law in enumerate(LAWS):
+        made = grid(valley_of_law(right), noise=0.001)
+        found = e01_separability.check(record(mlp__adamw__cosine=made, mlp__adam_l2__cosine=made))
+        for words in (
+            "mlp, cosine: AdamW's best shrink goes with the learning rate as ",
+            "mlp, cosine: AdamW's decay costs least when it is carried as ",
+        ):
+            for other in LAWS:
+                (one,) = [each for each in found if words + other in each.claim]
+                assert one.holds is (other == law), one
+                assert one.margin > 0
 
-    words = "mlp, cosine: AdamW's best shrink goes with the learning rate as "
-    laws = ("full decoupling", "a factor on the rate", "the tied filter")
-    for right, law in zip((0.0, 1.0, 2.0), laws, strict=True):
-        for other in laws:
-            assert holds(e01_separability, result(right), words + other) is (other == law)
+
+def test_a_law_that_costs_least_must_beat_both_others():
+    # Half-way between two laws either may be the cheaper, and the third is dearer than both.
+    made = grid(valley_of_law(0.5), noise=0.3)
+    between = record(mlp__adamw__cosine=made, mlp__adam_l2__cosine=made)
+    words = "mlp, cosine: AdamW's decay costs least when it is carried as "
+    found = {each.claim: each.holds for each in e01_separability.check(between)}
+    assert [found[f"{words}{law} has it"] for law in LAWS] == [None, None, False]
+
+
+def test_the_price_of_a_carried_decay_is_turned_by_exchanging_the_optimizers():
+    # What runs along the shrink is cheap to carry as a shrink, and dear as a factor on the rate.
+    shrink, factor = (grid(valley_of_law(power), noise=0.02) for power in (0, 1))
+    for pair, title in ((("adamw", "adam_l2"), "AdamW"), (("sgdw", "momentum_l2"), "SGDW")):
+        for first, second, expected in (
+            (shrink, factor, (True, False)),
+            (factor, shrink, (False, True)),
+            (shrink, shrink, (None, None)),
+        ):
+            grids = {
+                f"mlp__{name}__cosine": each
+                for name, each in zip(pair, (first, second), strict=True)
+            }
+            found = e01_separability.check(record(**grids))
+            words = f"mlp, cosine: {title}'s decay, carried to another rate as "
+            for own, holds_so in zip(("shrink", "factor"), expected, strict=True):
+                (one,) = [each for each in found if words + own in each.claim]
+                assert one.holds is holds_so, one
+                assert one.margin is not None
+                assert (one.margin > 0) is (holds_so is not None)
+
+
+def test_a_price_is_not_judged_without_rates_or_runs():
+    words = "mlp, cosine: AdamW's decay, carried to another rate as shrink"
+    for lost in (with_every_seed_lost(grid()), grid(shape=(2, 9))):
+        same = grid(shape=lost.test_error.shape[:2])
+        result = record(mlp__adamw__cosine=lost, mlp__adam_l2__cosine=same)
+        assert holds(e01_separability, result, words) is None
+
+
+def test_optimizers_of_other_rates_are_refused_before_they_are_trained():
+    other = dataclasses.replace(e01_separability.QUICK.adamw, rates="log:1e-3:0.2:3")
+    with pytest.raises(ValueError, match="same learning rates") as caught:
+        dataclasses.replace(e01_separability.QUICK, adamw=other)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_best_schedule_holds_and_is_turned_by_a_better_one():
@@ -109,7 +159,7 @@ def test_the_best_schedule_holds_and_is_turned_by_a_better_one():
 
 def test_separability_is_not_judged_where_the_grid_has_no_valley():
     small = grid(shape=(2, 3))
-    result = separability(small, small)
+    result = separability(small, small, small)
     assert (
         holds(
             e01_separability,
