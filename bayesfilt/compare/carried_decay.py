@@ -20,7 +20,7 @@ from bayesfilt.compare.grid import Errors, Interval, percentiles, resampled_seed
 from bayesfilt.compare.separability import PARAMETRISATIONS, positive_part, require_factor
 
 # A decay that is held fixed shrinks the weights, per step, as this power of the learning rate.
-SHRINK_POWERS = dict(zip(PARAMETRISATIONS, (1.0, 0.0), strict=True))
+SHRINK_POWERS: dict[str, float] = dict(zip(PARAMETRISATIONS, (1.0, 0.0), strict=True))
 
 _FEWEST_RATES = 3
 _ROUNDING = 1e-9  # of log decay: a decay carried to the last one of the grid is inside

@@ -11,6 +11,7 @@ from bayesfilt.compare.carried_decay import (
     carried_gap,
     carried_regret,
 )
+from bayesfilt.compare.grid import percentiles, resampled_seeds
 
 KEY = jax.random.key(0)
 # Both axes in steps of a factor 2: a decay that is carried lands on the grid.
@@ -106,6 +107,19 @@ def test_a_seed_that_is_drawn_twice_counts_twice_and_never_chooses_for_itself():
     assert not np.allclose(carried_costs(twice, ONCE)[0][0], costs[0], equal_nan=True)
 
 
+def test_the_interval_is_of_resamples_in_which_seeds_keep_their_weight():
+    made = surface(1.0, noise=0.3, carried=0.0)
+    draws = resampled_seeds(KEY, 4, 60)
+    means = []
+    for draw in draws:
+        weights = np.bincount(draw, minlength=4)
+        costs = carried_costs(made, weights[None])[0]
+        counted = np.isfinite(costs) * weights[:, None, None]
+        means.append(np.sum(np.nan_to_num(costs) * counted) / max(counted.sum(), 1))
+    found = carried_regret(KEY, made, num_resamples=60).regret
+    np.testing.assert_allclose(found[1:], percentiles(np.array(means), 0.9), rtol=1e-9)
+
+
 def test_noise_on_a_separable_surface_costs_nothing_on_average():
     """The seeds that choose do not score; choosing and scoring on all of them is biased upwards."""
     found, biased = [], []
@@ -147,7 +161,7 @@ def test_a_decay_that_leaves_the_grid_is_left_out():
 def test_a_run_that_diverges_costs_as_much_as_the_worst_and_is_not_left_out():
     made = surface(1.0, carried=0.0)
     lost = made.errors.copy()
-    lost[:, -3:] = np.nan
+    lost[:, 10:] = np.nan  # carried as a shrink, some decays arrive there
     worst = np.where(np.isnan(lost), np.nanmax(lost), lost)
     found, expected = (regret(made._replace(errors=each)) for each in (lost, worst))
     np.testing.assert_array_equal(found, expected)
