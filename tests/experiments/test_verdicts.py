@@ -12,7 +12,8 @@ from experiments import (
     e03_warm_restarts,
     e04_decay_budget,
 )
-from experiments.contract import below, is_the_one, margin_of_the_one
+from experiments.contract import below, is_the_one, margin_of, margin_of_the_one
+from experiments.grids import difference, lower_error, lowest_log_error
 from tests.experiments.surfaces import OBLIQUE, SEPARABLE, grid, record, valley_of_law
 
 LAWS = tuple(e01_separability.LAWS)
@@ -254,6 +255,58 @@ def test_the_law_of_the_budget_is_not_judged_where_the_best_decay_is_outside():
         **{f"mlp__{each}": grid(shape=(1, 13), best_decay=1e3) for each in (750, 3_000)}
     )
     assert holds(e04_decay_budget, result, "normalised decay") is None
+
+
+def test_every_verdict_has_a_margin_that_is_positive_where_it_decides():
+    better, worse = grid(noise=0.002), grid(lowest=0.13, noise=0.002)
+    results = {
+        e01_separability: separability(better, worse),
+        e02_generalisation: generalisation(better, worse),
+        e03_warm_restarts: restarts(grid(pace=8.0), better),
+        e04_decay_budget: budgets(-0.5, noise=0.002),
+    }
+    for module, result in results.items():
+        found = module.check(result)
+        assert any(each.holds for each in found)
+        for each in found:
+            assert each.margin is not None, each
+            assert each.holds is None or each.margin > 0, each
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.1])
+def test_a_lower_error_near_its_bound_is_marked(bound):
+    other, decided = grid(noise=0.03), []
+    for gain in np.linspace(0.0, 0.2, 11):
+        first = grid(lowest=0.1 * np.exp(bound - gain), noise=0.0)
+        verdict = lower_error("less", ("one", first), ("two", other), bound=bound)
+        gap = difference(lowest_log_error, first, other)
+        assert verdict.margin == margin_of(gap, -np.inf, bound)
+        decided += [verdict.is_near] if verdict.holds else []
+    # From just below the bound to far below it.
+    assert decided == sorted(decided, reverse=True)
+    assert set(decided) == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("factor", "decision", "margin"),
+    [
+        ((8.5, 2.0, np.inf), True, 0.0),  # just reached: another seed may undo it
+        ((8.5, 4.0, np.inf), True, np.log(4 / 2) / (0.5 * np.log(14.5 / 4))),
+        ((np.inf, np.inf, np.inf), True, np.inf),
+        ((3.0, 1.0, 4.0), None, np.log(1 / 2) / (0.5 * np.log(4 / 1))),
+        ((1.0, 0.0, 1.5), False, np.log(2 / 1.5) / (0.5 * np.log(1.5 / 0.5))),
+        ((np.nan, np.nan, np.nan), None, np.nan),
+    ],
+)
+def test_the_margin_of_a_factor_is_in_logarithms_as_far_as_the_steps_can_tell(
+    monkeypatch, factor, decision, margin
+):
+    # Recorded every 100 steps up to 2,900, the first restart at 200: from 0.5 to 14.5.
+    monkeypatch.setattr(e03_warm_restarts, "times_as_long", lambda *_: Interval(*factor))
+    found = e03_warm_restarts.check(restarts(grid(), grid()))
+    (one,) = [each for each in found if "needs a multiple of the steps" in each.claim]
+    assert one.holds is decision
+    np.testing.assert_allclose(one.margin, margin, rtol=1e-9)
 
 
 def test_an_interval_decides_only_when_it_is_on_one_side():
