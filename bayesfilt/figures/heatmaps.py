@@ -303,7 +303,7 @@ def _meanings(said: str) -> list[str]:
         meanings += [f"{_TERM}: off-diagonal term", f"{_ANGLE}: angle of the valley (degrees)"]
     if any(f"\n{name} " in said for name in _PRICES.values()):
         names = ", ".join(_PRICES.values())
-        meanings.append(f"{names}: log error added by a decay carried to another rate as such")
+        meanings.append(f"{names}: log error added by a decay carried as such")
     return meanings
 
 

@@ -136,7 +136,7 @@ def test_where_there_is_no_valley_the_price_of_carrying_a_decay_stands():
                 for ending in ("", "_low", "_high")
             )
             assert f"{name} {value:.2f} ({low + 0.0:.2f}, {high:.2f})" in lines
-    assert "carried to another rate" in words_of(figure)
+    assert "added by a decay carried as such" in words_of(figure)
     assert "off-diagonal" not in words_of(figure)  # what no panel shows is not explained
     assert "carried" not in words_of(heatmaps())
 
