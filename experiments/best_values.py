@@ -19,6 +19,7 @@ from experiments.contract import (
     is_the_one,
     margin_of,
     margin_of_all,
+    margin_of_the_one,
     spelled,
     within,
 )
@@ -171,7 +172,7 @@ def is_law(
         tolerance=f"{_INTERVAL}; undecided if it holds a rival too, is wider than the way to it,"
         " or if too many best values are at the edge of their grid",
         holds=is_the_one(found, value, rivals),
-        margin=margin_of_choice(found, value, rivals),
+        margin=margin_of_the_one(found, value, rivals),
     )
 
 
@@ -204,20 +205,3 @@ def in_every(
         holds=all_of(*parts),
         margin=margin_of_all(margins, parts),
     )
-
-
-def margin_of_choice(found: Interval, value: float, rivals: Sequence[float]) -> float:
-    """Of `is_the_one`, in half-widths of the interval.
-
-    Outside: from the claimed value. Inside: the least of what is left to the nearest rival, to
-    the end behind which the claimed value would be outside, and to the widest that chooses.
-    """
-    if not found.low <= value <= found.high:
-        return margin_of(found, value, value)
-    half = 0.5 * (found.high - found.low)
-    if half == 0:
-        return float("inf")
-    to_end = min(value - found.low, found.high - value) / half
-    ways = [abs(rival - value) for rival in rivals]
-    to_width = (min(ways, default=float("inf")) - 2 * half) / half
-    return min([to_end, to_width, *(margin_of(found, each, each) for each in rivals)])

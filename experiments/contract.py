@@ -237,6 +237,24 @@ def is_the_one(interval: Interval, claimed: float, rivals: Sequence[float]) -> b
     return True if interval.high - interval.low <= min(ways, default=float("inf")) else None
 
 
+def margin_of_the_one(interval: Interval, claimed: float, rivals: Sequence[float]) -> float:
+    """How far `is_the_one` is from another answer, in half-widths of the interval.
+
+    A no: from the claimed value to the near end. Else the least of three ways: from the claimed
+    value to the end behind which it would be outside, from an end to the nearest rival, and from
+    the width to the widest that still chooses; 0 or less where the interval has not chosen.
+    """
+    if not interval.low <= claimed <= interval.high:
+        return margin_of(interval, claimed, claimed)
+    half = 0.5 * (interval.high - interval.low)
+    nearest = min((abs(rival - claimed) for rival in rivals), default=float("inf"))
+    if half == 0:
+        return float("inf") if nearest > 0 else 0.0
+    to_end = min(claimed - interval.low, interval.high - claimed) / half
+    to_width = (nearest - 2 * half) / half
+    return min(to_end, to_width, *(margin_of(interval, each, each) for each in rivals))
+
+
 def not_judged(verdict: Verdict, why: str) -> Verdict:
     """The same verdict without a yes or no, the reason added to its tolerance."""
     return Verdict(

@@ -24,7 +24,7 @@ from bayesfilt.compare import (
 )
 from bayesfilt.figures import VenueFigure, learning_curves_figure, matched_loss_figure
 from bayesfilt.records import Record
-from experiments.contract import Result, Verdict, below, check_key, spelled, with_enough_seeds
+from experiments.contract import INTERVAL, Result, Verdict, check_key, judged, with_enough_seeds
 from experiments.grids import (
     Axes,
     Grid,
@@ -47,7 +47,6 @@ CAPTION = (
 )
 
 OPTIMIZERS = ("adamw", "adam_l2")
-_INTERVAL = "90 % bootstrap over paired seeds; undecided where it holds 0"
 _COINCIDE = 0.1  # of log error: curves that differ by less than 10 % are one line in a figure
 
 
@@ -151,25 +150,23 @@ def _at_matched_loss(problem: str, decoupled: Grid, penalised: Grid) -> Verdict:
         gap, bins = matched.overall, int(np.isfinite(matched.difference).sum())
     except ValueError:  # the losses of the two do not overlap
         gap, bins = Interval(float("nan"), float("nan"), float("nan")), 0
-    return Verdict(
-        claim=f"{problem}: at equal training loss AdamW's test error is lower",
-        measured=f"difference {spelled(gap)}, mean of {bins} bins",
-        expected="below 0",
-        tolerance=_INTERVAL,
-        holds=below(gap, 0.0),
+    return judged(
+        f"{problem}: at equal training loss AdamW's test error is lower",
+        gap,
+        high=0.0,
+        unit=f"of test error, mean of {bins} bins",
     )
 
 
 def _first_half(problem: str, decoupled: Grid, penalised: Grid) -> Verdict:
     gap = difference(log_error_at_half, decoupled, penalised)
-    inside = gap.low > -_COINCIDE and gap.high < _COINCIDE
-    outside = gap.low > _COINCIDE or gap.high < -_COINCIDE
-    return Verdict(
-        claim=f"{problem}: half-way the test errors of the best settings coincide",
-        measured=f"log ratio {spelled(gap)}",
-        expected="0",
-        tolerance=f"{_COINCIDE:g}: one line in a figure; undecided where the interval crosses it",
-        holds=True if inside else (False if outside else None),
+    return judged(
+        f"{problem}: half-way the test errors of the best settings coincide",
+        gap,
+        low=-_COINCIDE,
+        high=_COINCIDE,
+        tolerance=f"{INTERVAL}; one line in a figure",
+        unit="of log error",
     )
 
 

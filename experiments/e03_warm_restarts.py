@@ -17,7 +17,15 @@ from bayesfilt.compare import Course, Interval, course_group, median_over_seeds
 from bayesfilt.compare.grid import percentiles, resampled_seeds
 from bayesfilt.figures import VenueFigure, anytime_figure
 from bayesfilt.records import Record, variable
-from experiments.contract import Result, Verdict, below, check_key, spelled, with_enough_seeds
+from experiments.contract import (
+    Result,
+    Verdict,
+    check_key,
+    judged,
+    margin_of,
+    spelled,
+    with_enough_seeds,
+)
 from experiments.grids import (
     Axes,
     Grid,
@@ -156,12 +164,11 @@ def _sooner(optimizer: str, restarts: Grid, cosine: Grid, first: int) -> list[Ve
     reached = factor.low >= _SOONER
     missed = factor.high < _SOONER
     return [
-        Verdict(
-            claim=f"{optimizer}: at the first restart the error is below the cosine's so far",
-            measured=f"log ratio {spelled(gap)}",
-            expected="below 0",
-            tolerance="90 % bootstrap over paired seeds; undecided where it holds 0",
-            holds=below(gap, 0.0),
+        judged(
+            f"{optimizer}: at the first restart the error is below the cosine's so far",
+            gap,
+            high=0.0,
+            unit="of log error",
         ),
         Verdict(
             claim=f"{optimizer}: the cosine needs a multiple of the steps for the same error",
@@ -169,8 +176,15 @@ def _sooner(optimizer: str, restarts: Grid, cosine: Grid, first: int) -> list[Ve
             expected=f"at least {_SOONER:g} (the source: up to 10)",
             tolerance=f"90 % bootstrap over paired seeds; undecided where it holds {_SOONER:g}",
             holds=True if reached else (False if missed else None),
+            margin=margin_of(_log_factor(factor, cosine.step, first), np.log(_SOONER), np.inf),
         ),
     ]
+
+
+def _log_factor(factor: Interval, step: np.ndarray, first: int) -> Interval:
+    """Its logarithm, no further out than the recorded steps can tell."""
+    seen = step[step > 0] / first
+    return Interval(*(float(np.log(np.clip(each, seen.min(), seen.max()))) for each in factor))
 
 
 def _optimizers(result: Result) -> list[str]:

@@ -19,7 +19,15 @@ from jaxtyping import PRNGKeyArray
 from bayesfilt.compare import Interval, best_decay_with_interval, bootstrap, ridge
 from bayesfilt.figures import VenueFigure, budgets_figure
 from bayesfilt.records import Record, variable
-from experiments.contract import Result, Verdict, check_key, is_the_one, spelled, with_enough_seeds
+from experiments.contract import (
+    Result,
+    Verdict,
+    check_key,
+    is_the_one,
+    margin_of_the_one,
+    spelled,
+    with_enough_seeds,
+)
 from experiments.grids import (
     Axes,
     Problem,
@@ -88,6 +96,7 @@ def check(result: Result) -> list[Verdict]:
                         tolerance="90 % bootstrap over seeds; undecided if it holds"
                         f" {rival:g} too, or is wider than the way to it",
                         holds=is_the_one(slope, value, [rival]),
+                        margin=margin_of_the_one(slope, value, [rival]),
                     )
                 ],
                 num_seeds,

@@ -34,12 +34,12 @@ from bayesfilt.optimizers.aliases import adabayes, adabayes_fixed_point
 from bayesfilt.optimizers.moments import debias_factor, next_step, once_per_step, running_mean
 from bayesfilt.optimizers.weight_decay import decay_to_zero
 from bayesfilt.records import Group, Record
-from experiments.best_values import margin_of_choice
 from experiments.contract import (
     Result,
     Verdict,
     is_the_one,
     judged,
+    margin_of_the_one,
     spelled,
     with_enough_seeds,
 )
@@ -310,7 +310,7 @@ def _at_three_eighths(result: Result, task: str) -> list[Verdict]:
             tolerance="90 % bootstrap over paired seeds; undecided where it holds another fraction;"
             " 0.382 would be the same step",
             holds=is_the_one(best, THREE_EIGHTHS, others),
-            margin=margin_of_choice(best, THREE_EIGHTHS, others),
+            margin=margin_of_the_one(best, THREE_EIGHTHS, others),
         ),
         judged(
             f"{task}: a switch at 3/8 ends with a lower test loss than one a step earlier or later",

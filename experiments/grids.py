@@ -28,7 +28,7 @@ from bayesfilt.simulate.sweep_plan import (
     record_spacing,
     run_hash,
 )
-from experiments.contract import Verdict, below, check_key, spelled
+from experiments.contract import Verdict, below, check_key, margin_of, spelled
 
 _WIDTHS = (32, 64)  # runs at once, few or many; wider is no faster on two cores
 # The zoo derives their learning rate from the prior variance.
@@ -263,6 +263,7 @@ def lower_error(
         tolerance="90 % bootstrap over paired seeds; undecided where it holds the bound, or where"
         " the loser's best cell is at the edge of its grid",
         holds=holds,
+        margin=margin_of(gap, -float("inf"), bound),
     )
 
 

@@ -7,6 +7,14 @@ from bayesfilt.compare.agreement import (
     update_agreement,
 )
 from bayesfilt.compare.attribution import PARTS, gap_shares, shares
+from bayesfilt.compare.carried_decay import (
+    Carried,
+    CarriedGap,
+    Surface,
+    carried_costs,
+    carried_gap,
+    carried_regret,
+)
 from bayesfilt.compare.chosen_weights import ChosenWeights, choose_weights, chosen_weights
 from bayesfilt.compare.coordinate_optimum import CoordinateOptimum, coordinate_optimum
 from bayesfilt.compare.decay_kept import (
@@ -140,6 +148,8 @@ __all__ = [
     "Agreement",
     "Anytime",
     "BestCell",
+    "Carried",
+    "CarriedGap",
     "Course",
     "DecayKept",
     "DecaySlope",
@@ -153,11 +163,15 @@ __all__ = [
     "Ridge",
     "Separability",
     "SideBySideView",
+    "Surface",
     "ValidityMap",
     "anytime",
     "best_cell",
     "best_decay_with_interval",
     "bootstrap",
+    "carried_costs",
+    "carried_gap",
+    "carried_regret",
     "chosen_region",
     "clear_until",
     "compare_updates",

@@ -8,9 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
 from bayesfilt.checks import require_fraction
+from bayesfilt.compare.carried_decay import SHRINK_POWERS, Surface, carried_regret
 from bayesfilt.compare.generalisation import anytime
 from bayesfilt.compare.grid import (
     BestCell,
+    Interval,
     best_cell,
     median_over_seeds,
     percentiles,
@@ -100,6 +102,7 @@ def heatmap_group(
         ),
         "best_cell": variable(("panel", "axis"), np.array([each.cell for each in best])),
         **_separabilities(keys, panels, settings),
+        **_prices(keys, panels, settings),
     }
 
 
@@ -239,10 +242,32 @@ def _separabilities(
     ]
     group: Group = {}
     for field in Separability._fields:
-        intervals = [[getattr(one, field) for one in row] for row in found]
-        for part, ending in (("estimate", ""), ("low", "_low"), ("high", "_high")):
-            values = np.array([[getattr(one, part) for one in row] for row in intervals])
-            group[f"{field}{ending}"] = variable(("panel", "parametrisation"), values)
+        group |= _intervals(field, [[getattr(one, field) for one in row] for row in found])
+    return group
+
+
+def _prices(keys: PRNGKeyArray, panels: Sequence[HeatmapPanel], settings: dict[str, Any]) -> Group:
+    """What a decay costs that is carried to another rate, as either parametrisation has it."""
+    found = [
+        [
+            carried_regret(
+                each,
+                Surface(panel.errors, panel.rates, panel.decays, SHRINK_POWERS[name]),
+                **settings,
+            ).regret
+            for name in PARAMETRISATIONS
+        ]
+        for each, panel in zip(keys, panels, strict=True)
+    ]
+    return _intervals("carried_regret", found)
+
+
+def _intervals(name: str, found: Sequence[Sequence[Interval]]) -> Group:
+    """An interval of every panel in every parametrisation, as three variables."""
+    group: Group = {}
+    for place, ending in enumerate(("", "_low", "_high")):
+        values = np.array([[one[place] for one in row] for row in found])
+        group[f"{name}{ending}"] = variable(("panel", "parametrisation"), values)
     return group
 
 

@@ -150,8 +150,8 @@ def separability(
         ValueError: rates or decays that do not fit the grid, an unknown parametrisation.
     """
     require_one_of("separability", "parametrisations", parametrisation, PARAMETRISATIONS)
-    _require_factor("separability", within)
-    errors, log_rates, log_decays = _positive_part("separability", errors, rates, decays)
+    require_factor("separability", within)
+    errors, log_rates, log_decays = positive_part("separability", errors, rates, decays)
 
     def fitted(grid: Errors) -> np.ndarray:
         with np.errstate(divide="ignore"):
@@ -207,8 +207,8 @@ def decay_slope(
         ValueError: rates or decays that do not fit the grid, an unknown parametrisation.
     """
     require_one_of("decay_slope", "parametrisations", parametrisation, PARAMETRISATIONS)
-    _require_factor("decay_slope", within)
-    errors, log_rates, log_decays = _positive_part("decay_slope", errors, rates, decays)
+    require_factor("decay_slope", within)
+    errors, log_rates, log_decays = positive_part("decay_slope", errors, rates, decays)
     more = 1.0 if parametrisation == "paper" else 0.0
 
     def best_decays(grid: Errors) -> np.ndarray:
@@ -230,12 +230,17 @@ def decay_slope(
     )
 
 
-def _require_factor(owner: str, within: float) -> None:
+def require_factor(owner: str, within: float) -> None:
+    """Refuse a factor on the lowest error that no cell can be within.
+
+    Raises:
+        ValueError: below 1.
+    """
     if not within >= 1:
         raise ValueError(f"{owner} needs within >= 1, got within={within!r}.")
 
 
-def _positive_part(
+def positive_part(
     owner: str, errors: Errors, rates: np.ndarray, decays: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The grid without its column of decay 0, and the logarithms of its axes."""

@@ -18,7 +18,14 @@ from matplotlib.ticker import NullFormatter
 
 from bayesfilt.checks import require_one_of
 from bayesfilt.figures.layout import Grid, VenueFigure, columns_that_fit, of_group
-from bayesfilt.figures.panels import line_width, marker_size, numbers, plain, words
+from bayesfilt.figures.panels import (
+    is_available,
+    line_width,
+    marker_size,
+    numbers,
+    plain,
+    words,
+)
 from bayesfilt.figures.style import venue_style
 from bayesfilt.records import Group
 
@@ -34,6 +41,9 @@ _HATCH = "xxxx"
 _REGION_COLOR = "#ff3b30"
 _MARK_COLOR, _RIM_COLOR = "#ffffff", "#000000"
 _TERM, _ANGLE = "\N{GREEK SMALL LETTER RHO}", "\N{ANGLE}"
+# Of a decay that is carried to another rate: by parametrisation.
+_PRICES = {"paper": "shrink", "lr_scaled": "factor"}
+_NO_VALLEY, _NO_PRICE = "no valley\nin the grid", "unknown"
 
 
 @of_group
@@ -45,7 +55,8 @@ def heatmap_figure(
     A cell most of whose seeds diverged has no colour but a hatch; one some of whose seeds did
     bears a dot. In the "paper" parametrisation the same cells are drawn sheared, because
     log shrink = log learning rate + log weight decay. Below a panel's name stand the
-    off-diagonal term and the angle of its valley in this parametrisation, with their intervals.
+    off-diagonal term and the angle of its valley in this parametrisation, with their intervals;
+    where there is no valley, what a decay costs that is carried to another learning rate.
 
     Args:
         group: `heatmaps` of the record, as `compare.heatmap_group` makes it.
@@ -75,7 +86,8 @@ def heatmap_figure(
         bar.set_label(f"median {group['median_error'].attributes.get('description', 'error')}")
         _plain_colour_ticks(bar, lowest, highest)
         _share_axes(grid, group, parametrisation)
-        grid.place_legend(_handles(group))
+        said = "\n".join(axes.get_title() for axes in grid.panels)
+        grid.place_legend(_handles(group, said))
         return grid.figure
 
 
@@ -202,21 +214,33 @@ def _outline(region: np.ndarray, x: np.ndarray, y: np.ndarray) -> list[np.ndarra
 
 
 def _separability(group: Group, index: int, parametrisation: str) -> str:
-    """Off-diagonal term and angle with their intervals, in two short lines."""
+    """Two short lines: of the valley, or of the price of carrying a decay where there is none."""
+    term = _interval(group, "off_diagonal", index, parametrisation, ".2f")
+    if term:
+        angle = _interval(group, "ridge_angle", index, parametrisation, ".0f")
+        return f"{_TERM} {term}\n{_ANGLE} {angle}"
+    prices = {
+        name: _interval(group, "carried_regret", index, each, ".2f")
+        for each, name in _PRICES.items()
+    }
+    if not any(prices.values()):
+        return _NO_VALLEY
+    return "\n".join(f"{name} {price or _NO_PRICE}" for name, price in prices.items())
+
+
+def _interval(group: Group, name: str, index: int, parametrisation: str, form: str) -> str:
+    """A panel's number with its interval; empty where it does not exist or was not asked for."""
+    if not is_available(group, name):
+        return ""
     column = words(group, "parametrisation").index(parametrisation)
-
-    def interval(name: str, form: str) -> str:
-        values = [
-            numbers(group, f"{name}{ending}", "panel", "parametrisation")[index, column]
-            for ending in ("", "_low", "_high")
-        ]
-        estimate, low, high = (_number(value, form) for value in values)
-        return estimate if np.isnan(values[1]) else f"{estimate} ({low}, {high})"
-
-    term = interval("off_diagonal", ".2f")
-    if term == _number(np.nan, ".2f"):
-        return "no valley\nin the grid"
-    return f"{_TERM} {term}\n{_ANGLE} {interval('ridge_angle', '.0f')}"
+    values = [
+        numbers(group, f"{name}{ending}", "panel", "parametrisation")[index, column]
+        for ending in ("", "_low", "_high")
+    ]
+    if np.isnan(values[0]):
+        return ""
+    estimate, low, high = (_number(value, form) for value in values)
+    return estimate if np.isnan(values[1]) else f"{estimate} ({low}, {high})"
 
 
 def _number(value: float, form: str) -> str:
@@ -249,8 +273,8 @@ def _share_axes(grid: Grid, group: Group, parametrisation: str) -> None:
             axes.tick_params(labelleft=axes in grid.leftmost)
 
 
-def _handles(group: Group) -> list[Artist]:
-    """Legend: what the marks mean; only those that are drawn."""
+def _handles(group: Group, said: str) -> list[Artist]:
+    """Legend: what the marks and the signs in what is said mean; only those that are there."""
     medians = numbers(group, "median_error", "panel", "rate", "decay")
     partly = numbers(group, "diverged", "panel", "rate", "decay")
     handles: list[Artist] = [
@@ -269,9 +293,18 @@ def _handles(group: Group) -> list[Artist]:
     if ((partly > 0) & np.isfinite(medians)).any():
         cross: dict[str, Any] = {**_dots(), "color": _RIM_COLOR}
         handles.append(Line2D([], [], **cross, label="some seeds diverged"))
-    for sign, meaning in ((_TERM, "off-diagonal term"), (_ANGLE, "angle of the valley (degrees)")):
-        handles.append(Line2D([], [], linestyle="none", label=f"{sign}: {meaning}"))
-    return handles
+    return handles + [Line2D([], [], linestyle="none", label=each) for each in _meanings(said)]
+
+
+def _meanings(said: str) -> list[str]:
+    """What the signs below the panels' names mean; only those that stand there."""
+    meanings = []
+    if _TERM in said:
+        meanings += [f"{_TERM}: off-diagonal term", f"{_ANGLE}: angle of the valley (degrees)"]
+    if any(f"\n{name} " in said for name in _PRICES.values()):
+        names = ", ".join(_PRICES.values())
+        meanings.append(f"{names}: log error added by a decay carried as such")
+    return meanings
 
 
 def _rim() -> list[Any]:

@@ -7,14 +7,17 @@ import pytest
 from bayesfilt.compare import (
     Course,
     HeatmapPanel,
+    Surface,
     best_cell,
     best_decay_with_interval,
+    carried_regret,
     chosen_region,
     course_group,
     heatmap_group,
     matched_group,
     separability,
 )
+from bayesfilt.compare.carried_decay import SHRINK_POWERS
 
 KEY = jax.random.key(0)
 RATES, DECAYS = np.geomspace(1e-3, 1e-1, 5), np.geomspace(1e-2, 10, 7)
@@ -44,6 +47,12 @@ def test_a_heatmap_group_holds_what_the_analysis_says():
         found = separability(first, panel().errors, RATES, DECAYS, parametrisation=name)
         assert group["off_diagonal"].values[0, column] == found.off_diagonal.estimate
         assert group["ridge_angle_high"].values[0, column] == found.ridge_angle.high
+        carried = Surface(panel().errors, RATES, DECAYS, SHRINK_POWERS[name])
+        price = carried_regret(first, carried).regret
+        endings = ("", "_low", "_high")
+        shown = [group[f"carried_regret{each}"].values[0, column] for each in endings]
+        np.testing.assert_array_equal(shown, price)
+        assert np.isfinite(shown).all()
     assert group["diverged"].values[0, 0, 0] == pytest.approx(0.4)
     assert np.isfinite(group["median_error"].values[0, 0, 0])
     assert group["median_error"].values[0, 4, 6] == np.inf

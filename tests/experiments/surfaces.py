@@ -37,6 +37,12 @@ def grid(
     )
 
 
+def valley_of_law(slope) -> np.ndarray:
+    """Second derivatives of a steep valley whose best shrink goes as this power of the rate."""
+    bend = slope - 1.0
+    return 0.3 * np.array([[bend**2 + 0.05, -bend], [-bend, 1.0]])
+
+
 def record(attributes=None, **grids: Grid) -> Record:
     """Grids by name; two underscores stand for a slash."""
     groups: dict[str, Group] = {

@@ -1,5 +1,7 @@
 """Every verdict can be yes and no: results in which the claim holds, and their mutants."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,11 @@ from experiments import (
     e03_warm_restarts,
     e04_decay_budget,
 )
-from experiments.contract import below, is_the_one
-from tests.experiments.surfaces import OBLIQUE, SEPARABLE, grid, record
+from experiments.contract import below, is_the_one, margin_of, margin_of_the_one
+from experiments.grids import difference, lower_error, lowest_log_error
+from tests.experiments.surfaces import OBLIQUE, SEPARABLE, grid, record, valley_of_law
+
+LAWS = tuple(e01_separability.LAWS)
 
 
 def holds(module, result, words):
@@ -59,7 +64,7 @@ def test_sgd_is_judged_like_adam():
     words = "mlp, cosine: SGDW is more separable than SGD + L2, decay as shrink"
     assert holds(e01_separability, result, words) is True
     assert holds(e01_separability, result, "mlp, cosine: SGDW's best test error is below") is None
-    assert len(e01_separability.check(result)) == 3  # the laws are AdamW's
+    assert len(e01_separability.check(result)) == 5  # the laws are AdamW's
 
 
 @pytest.mark.parametrize("best_decay", [10.0, 1e3])
@@ -87,17 +92,63 @@ def test_three_seeds_are_not_judged(seeds, judged):
 
 
 def test_the_slope_of_the_best_shrink_tells_the_laws_apart():
-    def result(slope):
-        # Along the floor of a steep valley the best wd goes like rate^(slope - 1).
-        bend = slope - 1.0
-        valley = 0.3 * np.array([[bend**2 + 0.05, -bend], [-bend, 1.0]])
-        return separability(grid(valley, noise=0.001), grid())
+    for right, law in enumerate(LAWS):
+        made = grid(valley_of_law(right), noise=0.001)
+        found = e01_separability.check(record(mlp__adamw__cosine=made, mlp__adam_l2__cosine=made))
+        for words in (
+            "mlp, cosine: AdamW's best shrink goes with the learning rate as ",
+            "mlp, cosine: AdamW's decay costs least when it is carried as ",
+        ):
+            for other in LAWS:
+                (one,) = [each for each in found if words + other in each.claim]
+                assert one.holds is (other == law), one
+                assert one.margin > 0
 
-    words = "mlp, cosine: AdamW's best shrink goes with the learning rate as "
-    laws = ("full decoupling", "a factor on the rate", "the tied filter")
-    for right, law in zip((0.0, 1.0, 2.0), laws, strict=True):
-        for other in laws:
-            assert holds(e01_separability, result(right), words + other) is (other == law)
+
+def test_a_law_that_costs_least_must_beat_both_others():
+    # Half-way between two laws either may be the cheaper, and the third is dearer than both.
+    made = grid(valley_of_law(0.5), noise=0.3)
+    between = record(mlp__adamw__cosine=made, mlp__adam_l2__cosine=made)
+    words = "mlp, cosine: AdamW's decay costs least when it is carried as "
+    found = {each.claim: each.holds for each in e01_separability.check(between)}
+    assert [found[f"{words}{law} has it"] for law in LAWS] == [None, None, False]
+
+
+def test_the_price_of_a_carried_decay_is_turned_by_exchanging_the_optimizers():
+    # What runs along the shrink is cheap to carry as a shrink, and dear as a factor on the rate.
+    shrink, factor = (grid(valley_of_law(power), noise=0.02) for power in (0, 1))
+    for pair, title in ((("adamw", "adam_l2"), "AdamW"), (("sgdw", "momentum_l2"), "SGDW")):
+        for first, second, expected in (
+            (shrink, factor, (True, False)),
+            (factor, shrink, (False, True)),
+            (shrink, shrink, (None, None)),
+        ):
+            grids = {
+                f"mlp__{name}__cosine": each
+                for name, each in zip(pair, (first, second), strict=True)
+            }
+            found = e01_separability.check(record(**grids))
+            words = f"mlp, cosine: {title}'s decay, carried to another rate as "
+            for own, holds_so in zip(("shrink", "factor"), expected, strict=True):
+                (one,) = [each for each in found if words + own in each.claim]
+                assert one.holds is holds_so, one
+                assert one.margin is not None
+                assert (one.margin > 0) is (holds_so is not None)
+
+
+def test_a_price_is_not_judged_without_rates_or_runs():
+    words = "mlp, cosine: AdamW's decay, carried to another rate as shrink"
+    for lost in (with_every_seed_lost(grid()), grid(shape=(2, 9))):
+        same = grid(shape=lost.test_error.shape[:2])
+        result = record(mlp__adamw__cosine=lost, mlp__adam_l2__cosine=same)
+        assert holds(e01_separability, result, words) is None
+
+
+def test_optimizers_of_other_rates_are_refused_before_they_are_trained():
+    other = dataclasses.replace(e01_separability.QUICK.adamw, rates="log:1e-3:0.2:3")
+    with pytest.raises(ValueError, match="same learning rates") as caught:
+        dataclasses.replace(e01_separability.QUICK, adamw=other)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_best_schedule_holds_and_is_turned_by_a_better_one():
@@ -109,7 +160,7 @@ def test_the_best_schedule_holds_and_is_turned_by_a_better_one():
 
 def test_separability_is_not_judged_where_the_grid_has_no_valley():
     small = grid(shape=(2, 3))
-    result = separability(small, small)
+    result = separability(small, small, small)
     assert (
         holds(
             e01_separability,
@@ -206,6 +257,58 @@ def test_the_law_of_the_budget_is_not_judged_where_the_best_decay_is_outside():
     assert holds(e04_decay_budget, result, "normalised decay") is None
 
 
+def test_every_verdict_has_a_margin_that_is_positive_where_it_decides():
+    better, worse = grid(noise=0.002), grid(lowest=0.13, noise=0.002)
+    results = {
+        e01_separability: separability(better, worse),
+        e02_generalisation: generalisation(better, worse),
+        e03_warm_restarts: restarts(grid(pace=8.0), better),
+        e04_decay_budget: budgets(-0.5, noise=0.002),
+    }
+    for module, result in results.items():
+        found = module.check(result)
+        assert any(each.holds for each in found)
+        for each in found:
+            assert each.margin is not None, each
+            assert each.holds is None or each.margin > 0, each
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.1])
+def test_a_lower_error_near_its_bound_is_marked(bound):
+    other, decided = grid(noise=0.03), []
+    for gain in np.linspace(0.0, 0.2, 11):
+        first = grid(lowest=0.1 * np.exp(bound - gain), noise=0.0)
+        verdict = lower_error("less", ("one", first), ("two", other), bound=bound)
+        gap = difference(lowest_log_error, first, other)
+        assert verdict.margin == margin_of(gap, -np.inf, bound)
+        decided += [verdict.is_near] if verdict.holds else []
+    # From just below the bound to far below it.
+    assert decided == sorted(decided, reverse=True)
+    assert set(decided) == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("factor", "decision", "margin"),
+    [
+        ((8.5, 2.0, np.inf), True, 0.0),  # just reached: another seed may undo it
+        ((8.5, 4.0, np.inf), True, np.log(4 / 2) / (0.5 * np.log(14.5 / 4))),
+        ((np.inf, np.inf, np.inf), True, np.inf),
+        ((3.0, 1.0, 4.0), None, np.log(1 / 2) / (0.5 * np.log(4 / 1))),
+        ((1.0, 0.0, 1.5), False, np.log(2 / 1.5) / (0.5 * np.log(1.5 / 0.5))),
+        ((np.nan, np.nan, np.nan), None, np.nan),
+    ],
+)
+def test_the_margin_of_a_factor_is_in_logarithms_as_far_as_the_steps_can_tell(
+    monkeypatch, factor, decision, margin
+):
+    # Recorded every 100 steps up to 2,900, the first restart at 200: from 0.5 to 14.5.
+    monkeypatch.setattr(e03_warm_restarts, "times_as_long", lambda *_: Interval(*factor))
+    found = e03_warm_restarts.check(restarts(grid(), grid()))
+    (one,) = [each for each in found if "needs a multiple of the steps" in each.claim]
+    assert one.holds is decision
+    np.testing.assert_allclose(one.margin, margin, rtol=1e-9)
+
+
 def test_an_interval_decides_only_when_it_is_on_one_side():
     assert below(Interval(-1.0, -2.0, -0.5), 0.0) is True
     assert below(Interval(1.0, 0.5, 2.0), 0.0) is False
@@ -217,3 +320,35 @@ def test_an_interval_decides_only_when_it_is_on_one_side():
     assert is_the_one(Interval(-0.3, -0.4, -0.2), 0.0, [-0.5]) is False
     assert is_the_one(Interval(-0.7, -2.0, -0.1), -0.5, [0.0]) is None  # anything goes
     assert is_the_one(Interval(np.nan, np.nan, np.nan), 0.0, [-0.5]) is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "claimed", "rivals", "margin"),
+    [
+        ((0.0, -0.1, 0.1), 0.0, [-0.5], 1.0),  # to its own end; the rival is 4 half-widths away
+        ((0.08, -0.02, 0.18), 0.0, [-0.5], 0.2),  # a little more, and it is outside
+        ((0.0, -0.1, 0.1), 0.0, [0.13, -9.0], -0.7),  # wider than the way to the nearest rival
+        ((0.2, 0.0, 0.4), 0.2, [0.62], 0.1),  # just narrow enough to choose
+        ((0.3, 0.2, 0.4), 0.0, [1.0], 2.0),  # a no: from the claimed value to the near end
+        ((0.3, 0.02, 0.42), 0.0, [0.1], 0.1),  # a no, whatever rival is inside
+        ((0.1, 0.1, 0.1), 0.1, [0.0], np.inf),  # every seed says so
+        ((0.0, -1.0, 1.0), 0.0, [], 1.0),
+    ],
+)
+def test_the_margin_of_a_choice_is_the_way_to_another_answer(interval, claimed, rivals, margin):
+    found = margin_of_the_one(Interval(*interval), claimed, rivals)
+    np.testing.assert_allclose(found, margin, rtol=1e-9)
+    if is_the_one(Interval(*interval), claimed, rivals) is None:
+        assert found <= 0
+
+
+def test_the_margin_of_a_choice_falls_to_0_where_a_yes_becomes_a_no():
+    edges = {True: [], False: []}
+    for shift in np.linspace(0, 0.3, 301):
+        interval = Interval(shift, shift - 0.1, shift + 0.1)
+        found = is_the_one(interval, 0.0, [0.9])
+        edges[found].append(margin_of_the_one(interval, 0.0, [0.9]))
+    assert min(edges[True]) < 0.02
+    assert min(edges[False]) < 0.02
+    assert max(edges[True]) == 1.0
+    assert np.isnan(margin_of_the_one(Interval(np.nan, np.nan, np.nan), 0.0, [1.0]))

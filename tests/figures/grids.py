@@ -32,6 +32,7 @@ def heatmaps_group(titles=TITLES, num_rates=9, num_decays=9, diverging=True) -> 
         medians[:, -1, :] = np.inf
     grid, both = ("panel", "rate", "decay"), ("panel", "parametrisation")
     term = np.linspace(-0.6, 0.3, 2 * len(titles)).reshape(-1, 2)
+    price = np.linspace(0.02, 0.31, 2 * len(titles)).reshape(-1, 2)
     valley = np.array(valleys)
     valley[:, -1] = np.nan
     return {
@@ -51,6 +52,9 @@ def heatmaps_group(titles=TITLES, num_rates=9, num_decays=9, diverging=True) -> 
         "ridge_angle": variable(both, 75 * term),
         "ridge_angle_low": variable(both, 75 * term - 4),
         "ridge_angle_high": variable(both, 75 * term + 4),
+        "carried_regret": variable(both, price),
+        "carried_regret_low": variable(both, price - 0.05),
+        "carried_regret_high": variable(both, price + 0.06),
     }
 
 

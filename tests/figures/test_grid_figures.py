@@ -14,6 +14,7 @@ from bayesfilt.figures import (
     learning_curves_figure,
     matched_loss_figure,
 )
+from bayesfilt.records import variable
 from tests.figures import grids
 from tests.figures.looking import assert_draws, line, words_of
 from tests.figures.synthetic import with_values
@@ -122,7 +123,38 @@ def test_the_numbers_of_the_valley_are_those_of_the_parametrisation_drawn():
             assert f"{term:.2f}" in numbers
             assert f"{GROUP['ridge_angle_low'].values[index, column] + 0.0:.0f}" in numbers
             assert grids.TITLES[index] in numbers
-    assert "no valley" in words_of(heatmap_figure(grids.without_valley(), "tmlr"))
+
+
+def test_where_there_is_no_valley_the_price_of_carrying_a_decay_stands():
+    flat = grids.without_valley()
+    figure = heatmap_figure(flat, "tmlr", "paper")
+    for index, axes in enumerate(panels(figure)):
+        lines = axes.get_title().replace("\N{MINUS SIGN}", "-").splitlines()[-2:]
+        for name, column in (("shrink", 1), ("factor", 0)):
+            value, low, high = (
+                flat[f"carried_regret{ending}"].values[index, column]
+                for ending in ("", "_low", "_high")
+            )
+            assert f"{name} {value:.2f} ({low + 0.0:.2f}, {high:.2f})" in lines
+    assert "added by a decay carried as such" in words_of(figure)
+    assert "off-diagonal" not in words_of(figure)  # what no panel shows is not explained
+    assert "carried" not in words_of(heatmaps())
+
+
+def test_a_heatmap_without_valley_and_price_says_so():
+    flat = grids.without_valley()
+    lost = {
+        name: variable(each.dims, np.full(each.values.shape, np.nan))
+        for name, each in flat.items()
+        if name.startswith("carried_regret")
+    }
+    old = {name: each for name, each in flat.items() if name not in lost}
+    for group in (flat | lost, old):  # a price that does not exist, a group that knows of none
+        assert "no valley" in words_of(heatmap_figure(group, "tmlr"))
+    one = flat["carried_regret"].values.copy()
+    one[0, 0] = np.nan
+    partly = flat | {"carried_regret": variable(("panel", "parametrisation"), one)}
+    assert "factor unknown" in words_of(heatmap_figure(partly, "tmlr"))
 
 
 def test_a_heatmap_without_divergence_does_not_speak_of_it():
