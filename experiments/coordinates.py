@@ -52,7 +52,7 @@ def choice_of(task: Task, per_matrix: int, *, touched: bool = False) -> ChosenWe
     """
     params = task.init_params(jax.random.key(0))
     shapes = jax.tree.leaves(params)
-    slopes = jax.grad(task.loss)(params, whole_data(task, 0)) if touched else params
+    slopes = jax.jit(jax.grad(task.loss))(params, whole_data(task, 0)) if touched else params
     places = [
         np.flatnonzero(slope) if touched else np.arange(slope.size)
         for slope in jax.tree.leaves(slopes)

@@ -21,6 +21,7 @@ A velocity that is kept for as long as the window (128 steps) is not seen.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,8 @@ SETTLES = ("P30",)
 CAPTION = (
     "Correlation of an optimum's steps with its steps so many later, mean over weights, under AdamW"
     " at the lower learning rate early and late in training, and in worlds of known optima; and"
-    " what AR(2) gains over AR(1), by b1 and learning rate. Intervals: 90 % bootstrap over seeds."
+    " what AR(2) gains over AR(1), by b1 and learning rate (0.1: SGD). Intervals: 90 % bootstrap"
+    " over seeds."
 )
 
 MOMENTS = ("early", "late")
@@ -68,16 +70,21 @@ POWERS = {"AdamW": 0.5, "SGD": 0.0}  # of the mean square of the gradient
 WORLDS = {
     "random walk": (0.0, 0.1, 0.0),
     "random walk with errors": (0.0, 0.1, 1.0),
-    "weak velocity": (4.0, 0.1, 0.0),  # e34: worth 3 % of a tracker's error, and no less is
+    "weak velocity": (4.0, 0.1, 0.0),
+    "slow velocity": (4.0, 0.01, 0.0),
     "strong velocity": (20.0, 0.1, 0.0),
     "strong velocity with errors": (20.0, 0.1, 0.5),
 }
-_WEAK = "weak velocity"
+# What a tracker's error is lower by where optima have this velocity (e34). One that carries as
+# far as the drift, a quarter of these, is worth less than 1 %.
+_WORTH = {"weak velocity": "3 %", "slow velocity": "12 %"}
+_DRAWN = ("random walk with errors", "weak velocity")  # more would share colours with the networks
 _RELATED = 0.1  # correlation; its square is what AR(2) then gains, a hundredth
+_SEEN = 0.02  # correlation, mean over lags 2 to 20: a slow velocity's is 0.07
 _BETTER = 0.05  # of log square error
 _FACTOR = 1.5  # of the forgetting, either way
 _MEANING = f"{INTERVAL}, of the mean over weights"
-_LAGS = 20  # drawn
+_LAGS = 20  # as far as correlations are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +109,7 @@ QUICK = Config(
     problem=quick_problem(),
     settings=(("AdamW", 1e-3, 0.0), ("AdamW", 1e-3, 0.9)),
     moments=(2, 30),
-    window=24,
+    window=20,
     per_matrix=2,
 )
 
@@ -141,7 +148,7 @@ def check(result: Result) -> list[Verdict]:
         for moment in range(len(MOMENTS))
         for verdict in _of_setting(network, place, moment)
     ]
-    found.append(_enough(result))
+    found += [_enough(result, name) for name in _WORTH]
     if any(each.holds is not True for each in controls):
         found = [not_judged(each, "as a control has not come out right") for each in found]
     return with_enough_seeds([*controls, *found], network["optimum"].values.shape[2])
@@ -163,15 +170,10 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     panels.append(
         _lag_panel(
             "known optima",
-            {str(name): paths for name, paths in zip(
-                worlds["world"].values, worlds["optimum"].values, strict=True
-            )},
+            {name: worlds["optimum"].values[list(WORLDS).index(name)] for name in _DRAWN},
         )
-    )  # fmt: skip
-    words = [
-        f"{b1[place]:g}\n{'SGD' if name == 'SGD' else f'{rates[place]:g}'.lstrip('0')}"
-        for place, name in enumerate(_names(network))
-    ]
+    )
+    words = [f"{b1[place]:g}\n{f'{rate:g}'.lstrip('0')}" for place, rate in enumerate(rates)]
     gains = [
         Series(
             moment,
@@ -188,7 +190,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     panels.append(
         Panel(
             "forecasts",
-            "b1 (above) and learning rate",
+            "b1 and learning rate",
             "log error, AR(2) / AR(1)",
             gains,
             y_scale="linear",
@@ -199,20 +201,25 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     return panels_figure(panels_group(panels), venue)
 
 
+def optimizer_of(shrink: float, numbers: Any) -> optax.GradientTransformation:
+    """With this learning rate, b1, and power of the mean square; traced, so that all share one."""
+    rate, b1, power = numbers
+    return power_adam(rate, power=power, b1=b1, weight_decay=shrink / rate)
+
+
 def _watched(config: Config, seeds: Sequence[int]) -> Group:
     """Optima of some weights at every step of the windows, for every setting and seed."""
     task = task_of(config.problem)
     chosen = choice_of(task, config.per_matrix, touched=True)
 
-    def optimizer_of(numbers: Any) -> optax.GradientTransformation:
-        rate, b1, power = numbers
-        return power_adam(rate, power=power, b1=b1, weight_decay=config.shrink / rate)
-
     probe = coordinate_optimum(chosen, whole_data, trust_radius=config.trust_radius)
     count = len(config.settings)
     numbers = [(rate, b1, POWERS[name]) for name, rate, b1 in config.settings]
     seen = watch(
-        watcher(optimizer_of, {"optimum": lambda task, view: probe(task, view).optimum}),
+        watcher(
+            functools.partial(optimizer_of, config.shrink),
+            {"optimum": lambda task, view: probe(task, view).optimum},
+        ),
         [task] * (count * len(seeds)),
         np.repeat(numbers, len(seeds), axis=0),
         list(seeds) * count,
@@ -278,8 +285,16 @@ def _controls(result: Result) -> list[Verdict]:
             tolerance=_MEANING,
         ),
     ]
-    for name in ("weak velocity", "strong velocity"):
-        verdicts.append(_foretells(f"Control, {name}", worlds[name]))
+    verdicts += [
+        judged(
+            f"Control, {name}: it is seen at lags 2 to {_LAGS}.",
+            _middle(mean_over_lags(worlds[name])),
+            low=_SEEN,
+            tolerance=_MEANING,
+        )
+        for name in _WORTH
+    ]
+    verdicts.append(_foretells("Control, strong velocity", worlds["strong velocity"]))
     for name in ("strong velocity", "strong velocity with errors"):
         verdicts.append(_forgets(f"Control, {name}", worlds[name], WORLDS[name][1]))
     return verdicts
@@ -309,6 +324,7 @@ def _of_setting(network: Group, place: int, moment: int) -> list[Verdict]:
             tolerance=f"correlation of steps at lag two, which errors of measurement leave alone;"
             f" {_MEANING}; {_lost(paths)}",
         ),
+        _foretells(where, paths),
     ]
 
 
@@ -333,30 +349,35 @@ def _forgets(where: str, paths: np.ndarray, expected: float) -> Verdict:
     )
 
 
-def _enough(result: Result) -> Verdict:
-    """The best forecast that a velocity makes anywhere without momentum, over the weak world's."""
+def _enough(result: Result, name: str) -> Verdict:
+    """The velocity of where there is most of it without momentum, beside that of a world."""
     network, worlds = result.groups["network"], result.groups["controls"]
-    weak = worlds["optimum"].values[[str(name) for name in worlds["world"].values].index(_WEAK)]
-    gained = [
-        gains_of_second(_paths(network, place, moment), velocity=True)
+    world = worlds["optimum"].values[[str(each) for each in worlds["world"].values].index(name)]
+    found = [
+        mean_over_lags(_paths(network, place, moment))
         for place, b1 in enumerate(network["b1"].values)
         for moment in range(len(MOMENTS))
         if b1 == 0
     ]
-    rows = np.stack([gains_of_second(weak, velocity=True), *gained])
     return judged(
-        "Without momentum, the last step of some optimizer's optima foretells the next as well as"
-        " where a velocity is worth 3 % of a tracker's error.",
-        interval_over_seeds(_best_over_first, rows),
-        high=0.0,
-        tolerance=f"log ratio of square errors at the best of {len(gained)} places less that of the"
-        f" world of a weak velocity; {INTERVAL}",
+        f"Without momentum, optima have somewhere as much as the {name} that is worth"
+        f" {_WORTH[name]} of a tracker's error.",
+        interval_over_seeds(_highest_over_first, np.stack([mean_over_lags(world), *found])),
+        low=0.0,
+        tolerance=f"correlation of steps, mean of lags 2 to {_LAGS}, highest of {len(found)} places"
+        f" less that of such a world; {INTERVAL}",
     )
 
 
-def _best_over_first(rows: np.ndarray) -> float:
+def mean_over_lags(paths: np.ndarray) -> np.ndarray:
+    """Correlation of steps, mean over weights and over lags from two on; one number a run."""
+    last = min(_LAGS, paths.shape[-2] // 2)
+    return np.mean([mean_correlation(paths, lag) for lag in range(2, last + 1)], axis=0)
+
+
+def _highest_over_first(rows: np.ndarray) -> float:
     found = [middle_of(row) for row in rows]
-    return float(np.min(found[1:]) - found[0])
+    return float(np.max(found[1:]) - found[0])
 
 
 def _lost(paths: np.ndarray) -> str:

@@ -75,43 +75,32 @@ def autoregression(path: Float[np.ndarray, " steps"], order: int) -> Float[np.nd
     return np.linalg.lstsq(columns, target, rcond=None)[0]
 
 
-def gain_of_second(path: Float[np.ndarray, " steps"]) -> tuple[float, float]:
+def gain_of_second(path: Float[np.ndarray, " steps"]) -> float:
     """What the last step tells of the next, beside where the optimum is; of one weight.
 
     AR(1) and AR(2) are fitted to the first half of the path and foretell the second, step by step.
 
     Returns:
-        Logarithm of AR(2)'s mean square error over AR(1)'s, below 0 where the last step helps; and
-        the share of the last step that AR(2) expects again, above 0 for a velocity.
+        Logarithm of AR(2)'s mean square error over AR(1)'s: below 0 where the last step helps,
+        be it that it comes again or that it is taken back.
     """
     middle = len(path) // 2
-    errors, second = [], np.nan
+    errors = []
     for order in (1, 2):
         numbers = autoregression(path[:middle], order)
         target, columns = _rows(path[middle:], order, 2)
         if len(target) < _LEAST_ROWS:
-            return np.nan, np.nan
+            return np.nan
         errors.append(np.mean((target - columns @ numbers) ** 2))
-        # a w(t) + b w(t-1) = (a + b) w(t) - b (w(t) - w(t-1))
-        second = -numbers[-1]
-    if not min(errors) > 0:
-        return np.nan, np.nan
-    return float(np.log(errors[1] / errors[0])), float(second)
+    return float(np.log(errors[1] / errors[0])) if min(errors) > 0 else np.nan
 
 
 def gains_of_second(
-    paths: Float[np.ndarray, "seeds steps weights"], *, velocity: bool = False
+    paths: Float[np.ndarray, "seeds steps weights"],
 ) -> Float[np.ndarray, " seeds"]:
-    """Median over the weights of AR(2)'s log error over AR(1)'s, one number a run.
-
-    Args:
-        paths: of all weights and runs.
-        velocity: count what is gained only where the last step is expected *again*; the other way
-            round, a gain is what is lost by expecting that.
-    """
+    """Median over the weights of AR(2)'s log error over AR(1)'s, one number a run."""
     whole = found_throughout(paths)
-    both = np.array([[gain_of_second(path) for path in run.T] for run in whole])
-    gains = both[..., 0] * np.where(both[..., 1] < 0, -1, 1) if velocity else both[..., 0]
+    gains = np.array([[gain_of_second(path) for path in run.T] for run in whole])
     return np.array([np.median(row[np.isfinite(row)]) if _any(row) else np.nan for row in gains])
 
 
