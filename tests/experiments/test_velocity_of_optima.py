@@ -23,10 +23,17 @@ from experiments.velocity_worlds import optimum_paths
 from tests.experiments.made_digits import holds, made_digits
 
 LONG = (2, 20_000, 2)
-MADE = (6, 300, 8)  # seeds, steps, weights
-STRONG = (20.0, 0.1, 0.0)  # reach, loss per step and errors of a velocity
+MADE = (6, 400, 8)  # seeds, steps, weights
+KNOWN = 24  # weights of the controls
+type World = tuple[float, float, float]
+STRONG: World = (20.0, 0.1, 0.0)  # reach, loss per step and errors of a velocity
 WALK = (0.0, 0.1, 0.0)
 CASES = [WALK, (0.0, 0.1, 1.0), (4.0, 0.1, 0.0), (4.0, 0.3, 0.5)]
+
+
+def paths_of(seed, world: World, shape) -> np.ndarray:
+    share, shrink, noise = world
+    return optimum_paths(jax.random.key(seed), share, shrink, noise, shape)
 
 
 def correlations(share, shrink, noise):
@@ -62,7 +69,7 @@ def test_the_forecast_of_the_second_half_is_statsmodels_own():
 
 @pytest.mark.parametrize("world", CASES)
 def test_steps_correlate_as_the_world_says(world):
-    paths = optimum_paths(jax.random.key(2), *world, LONG)
+    paths = paths_of(2, world, LONG)
     found = [step_correlation(paths, lag).mean() for lag in range(1, 6)]
     np.testing.assert_allclose(found, correlations(*world)[1:6], atol=0.02)
 
@@ -88,14 +95,14 @@ def test_an_error_makes_steps_go_back_by_a_half_and_no_further():
 def test_the_last_step_is_worth_what_theory_says_and_no_more():
     """Of one number to foretell with, 1 - rho^2 of the variance is left."""
     for world in (STRONG, WALK):
-        paths = optimum_paths(jax.random.key(5), *world, LONG)
+        paths = paths_of(5, world, LONG)
         found = [gain_of_second(path) for path in paths[0].T]
         expected = np.log(1 - correlations(*world)[1] ** 2)
         np.testing.assert_allclose(found, expected, atol=0.12)
 
 
 def test_a_gain_of_a_run_is_the_median_over_its_weights():
-    paths = optimum_paths(jax.random.key(6), *STRONG, (2, 100, 5))
+    paths = paths_of(6, STRONG, (2, 100, 5))
     expected = [np.median([gain_of_second(path) for path in run.T]) for run in paths]
     np.testing.assert_allclose(gains_of_second(paths), expected)
     paths[1, ::4, :2] = np.nan
@@ -104,7 +111,7 @@ def test_a_gain_of_a_run_is_the_median_over_its_weights():
 
 
 def test_optima_that_come_and_go_or_never_move_are_left_out():
-    paths = optimum_paths(jax.random.key(7), *STRONG, (1, 100, 4))
+    paths = paths_of(7, STRONG, (1, 100, 4))
     paths[0, ::5, 0] = np.nan  # a fifth is missing
     paths[0, ::20, 1] = np.nan  # a twentieth
     paths[0, :, 2] = 3.0
@@ -130,12 +137,12 @@ def test_rows_of_numbers_are_the_optimizers_they_are_called():
     params, slopes = jnp.array([1.0, -2.0]), [jnp.array([0.3, 1.0]), jnp.array([-0.4, 0.1])]
     shrink = 1e-3
 
-    def moved(optimizer):
+    def moved(optimizer) -> np.ndarray:
         state, weights = optimizer.init(params), params
         for slope in slopes:
             updates, state = optimizer.update(slope, state, weights)
-            weights = optax.apply_updates(weights, updates)
-        return weights
+            weights = jnp.asarray(optax.apply_updates(weights, updates))
+        return np.asarray(weights)
 
     adamw = optax.adamw(0.02, b1=0.7, weight_decay=shrink / 0.02)
     found = moved(e43.optimizer_of(shrink, jnp.array([0.02, 0.7, e43.POWERS["AdamW"]])))
@@ -159,19 +166,19 @@ def test_only_weights_that_some_example_touches_are_watched():
 # Verdicts
 
 
-def made(without=WALK, momentum=STRONG, seeds=MADE[0], **worlds):
+def made(without=WALK, momentum=STRONG, seeds=MADE[0], **worlds) -> Record:
     """A record whose optima have these worlds without momentum and with; and its controls."""
-    shape = (seeds, *MADE[1:])
-    keys = iter(jax.random.split(jax.random.key(8), 20))
+    steps, weights = MADE[1:]
+    numbers = iter(range(20))
     optimum = np.array(
         [
-            [optimum_paths(next(keys), *world, shape) for _ in e43.MOMENTS]
+            [paths_of(next(numbers), world, (seeds, steps, weights)) for _ in e43.MOMENTS]
             for world in (without, momentum)
         ]
     )
     controls = [
-        optimum_paths(next(keys), *worlds.get(name.replace(" ", "_"), numbers), shape)
-        for name, numbers in e43.WORLDS.items()
+        paths_of(next(numbers), worlds.get(name.replace(" ", "_"), world), (seeds, steps, KNOWN))
+        for name, world in e43.WORLDS.items()
     ]
     dims = ("seed", "step", "weight")
     network = {
@@ -212,14 +219,11 @@ def test_what_theory_says_of_both_is_what_is_found():
             {"without": (20.0, 0.1, 0.0)},
             {WITHOUT: False, VELOCITY: True, PLAIN: True, ENOUGH: True},
         ),
-        (
-            {"without": (4.0, 0.01, 0.0), "slow_velocity": (2.5, 0.01, 0.0)},
-            {SLOW: True, ENOUGH: False},
-        ),
+        ({"without": (8.0, 0.01, 0.0)}, {SLOW: True}),
         # Hidden at lag one by errors, but a velocity.
         ({"without": (20.0, 0.1, 0.6)}, {VELOCITY: True}),
         # With momentum: no velocity, and one with another memory.
-        ({"momentum": WALK}, {FORETELLS: False, FORGETS: False}),
+        ({"momentum": WALK}, {FORETELLS: False}),
         ({"momentum": (20.0, 0.3, 0.0)}, {FORETELLS: True, FORGETS: False}),
         ({"momentum": (20.0, 0.03, 0.0)}, {FORETELLS: True, FORGETS: False}),
     ],
