@@ -82,7 +82,7 @@ def test_the_forgetting_is_found_whatever_the_error_of_measurement(shrink, noise
 
 
 def test_what_turns_back_is_forgotten_at_once():
-    steps = np.tile([1.0, 1.0, 1.0, -1.0, -1.0, -1.0], 50)
+    steps = np.tile(np.repeat([1.0, -1.0], 7), 50)
     assert forgetting(np.cumsum(steps)[None, :, None]) == 1
 
 
@@ -231,6 +231,13 @@ def test_what_theory_says_of_both_is_what_is_found():
 def test_another_world_turns_the_verdicts(change, expected):
     found = e43.check(made(**change))
     assert {words: holds(found, words) for words in expected} == expected
+
+
+def test_a_velocity_at_one_place_is_a_velocity_somewhere():
+    record = made()
+    early = paths_of(30, STRONG, MADE)
+    record.groups["network"]["optimum"].values[0, 0] = early
+    assert holds(e43.check(record), ENOUGH) is True
 
 
 @pytest.mark.parametrize(
