@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from bayesfilt.compare import ChosenWeights, Interval, bootstrap, chosen_weights
+from bayesfilt.compare import ChosenWeights, Interval, bootstrap, chosen_weights, whole_data
 from bayesfilt.optimizers.zoo import Setting, named_optimizer
 from bayesfilt.tasks import Task, Tracking, make_task, tracking_task
 from bayesfilt.theory import transition_from_adamw
@@ -42,15 +42,26 @@ def task_of(problem: Problem) -> Task:
     )
 
 
-def choice_of(task: Task, per_matrix: int) -> ChosenWeights:
-    """So many weights of every matrix; biases are few, and more leaves to compile for."""
+def choice_of(task: Task, per_matrix: int, *, touched: bool = False) -> ChosenWeights:
+    """So many weights of every matrix; biases are few, and more leaves to compile for.
+
+    Args:
+        task: of the weights.
+        per_matrix: how many.
+        touched: only such as have a gradient at the start: a pixel that is always dark gives none.
+    """
     params = task.init_params(jax.random.key(0))
     shapes = jax.tree.leaves(params)
+    slopes = jax.jit(jax.grad(task.loss))(params, whole_data(task, 0)) if touched else params
+    places = [
+        np.flatnonzero(slope) if touched else np.arange(slope.size)
+        for slope in jax.tree.leaves(slopes)
+    ]
     ends = np.cumsum([leaf.size for leaf in shapes])
     keys = jax.random.split(jax.random.key(_WEIGHTS_SEED), len(shapes))
     index = [
-        end - leaf.size + np.asarray(jax.random.permutation(key, leaf.size))[:per_matrix]
-        for key, end, leaf in zip(keys, ends, shapes, strict=True)
+        end - leaf.size + np.asarray(jax.random.permutation(key, some))[:per_matrix]
+        for key, end, leaf, some in zip(keys, ends, shapes, places, strict=True)
         if leaf.ndim > 1
     ]
     return chosen_weights(params, np.concatenate(index))

@@ -14,9 +14,9 @@ four times as far (judged after both had said no at the first reach: the gain go
 with it). The theory notes have 6 to 7 % and not in which world: this can be had, and is not judged.
 Every tracker has its best rate, and momentum its best b1: the price of tuning is not counted.
 On digits a running mean also steadies steps that are too large for the curvature, which the scalar
-theory leaves out; whether their optima have a velocity is not measured here, so that a no there
-says that this theory of momentum does not explain it. The filter's velocity there has one pair of
-numbers, those of b1 = 0.9, which are not tuned; the grid of rates was moved once.
+theory leaves out; that their optima have no velocity unless momentum makes it is e43's, so that a
+no there says that this theory of momentum does not explain it. The filter's velocity there has
+one pair of numbers, those of b1 = 0.9, which are not tuned; the grid of rates was moved once.
 Cost of PAPER: 9,000 tracked runs and 196 runs of the MLP: about 45 s of CPU time.
 """
 

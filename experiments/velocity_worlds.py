@@ -6,10 +6,11 @@ A group of a record has, over `world`, `share` (reach of the velocity over that 
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from bayesfilt.compare import Interval, median_over_seeds
 from bayesfilt.filters import velocity_filter
@@ -35,6 +36,32 @@ def filter_steps(
         return after.mean - params, after
 
     return optax.GradientTransformation(init, update)
+
+
+def optimum_paths(
+    key: PRNGKeyArray, share: float, shrink: float, noise: float, shape: tuple[int, int, int]
+) -> Float[np.ndarray, "seeds steps weights"]:
+    """Where optima with this velocity are seen, when their drift alone moves them by 1 a step.
+
+    Args:
+        key: of all random numbers.
+        share: reach of the velocity over that of the drift; 0: a random walk.
+        shrink: of the velocity in one step, which has been going for ever.
+        noise: deviation of where one is seen from where it is, over that of its steps.
+        shape: of what is returned.
+    """
+    names = ("start", "moved", "shaken", "seen")
+    keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+    moved, shaken, seen = (
+        np.asarray(jax.random.normal(keys[name], shape), np.float64) for name in names[1:]
+    )
+    spread = share * shrink / np.sqrt(1 - (1 - shrink) ** 2)
+    velocity = spread * np.asarray(jax.random.normal(keys["start"], shape[::2]), np.float64)
+    steps = np.empty(shape)
+    for step in range(shape[1]):
+        steps[:, step] = moved[:, step] + velocity
+        velocity = (1 - shrink) * velocity + share * shrink * shaken[:, step]
+    return np.cumsum(steps, axis=1) + noise * np.sqrt(1 + spread**2) * seen
 
 
 def lowest(errors: np.ndarray) -> float:

@@ -99,11 +99,11 @@ def watcher(
 def watch(
     program: Wrapped,
     tasks: Sequence[Task],
-    numbers: Sequence[float],
+    numbers: Sequence[float] | np.ndarray,
     seeds: Sequence[int],
     windows: Sequence[Window],
 ) -> Any:
-    """Train one run a task, number and seed; what was seen, (runs, looks, ...), in float64.
+    """Train one run a task, number (or row of them) and seed; (runs, looks, ...), in float64.
 
     A run that diverges is NaN from there on.
     """

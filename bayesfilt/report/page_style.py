@@ -59,9 +59,12 @@ dd { margin: 0; }
   section { break-before: page; border: 0; margin: 0; }
   figure, tr, dt, dd { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
-  /* A figure with its heading on one page: what is taller would be cut in two. */
+  /* Its numbers are points, which a browser takes for pixels: left alone, letters are of 6 points.
+     With its heading on one page: what is taller would be cut in two. */
   figure { max-width: 100%; }
-  figure > svg, figure > img { width: auto; max-width: 100%; max-height: 19cm; }
+  figure > svg, figure > img { width: 12cm; max-width: 100%; max-height: 19cm; }
+  figure > img { object-fit: contain; object-position: left; }
+  dl { grid-template-columns: max-content 1fr max-content 1fr; font-size: 7.5pt; }
   table { font-size: 7.5pt; line-height: 1.25; width: 100%; }
   .scroll { overflow: visible; }
   .data, summary { display: none; }

@@ -78,6 +78,18 @@ def test_a_page_of_runs_reads_well_on_a_phone_and_on_a_screen(tmp_path):
         assert each["dead"] == 0
 
 
+def test_on_paper_figures_are_as_large_as_can_be_read(tmp_path):
+    """The style of print, on a screen: letters of a figure are of 9 points at 12 cm."""
+    experiment(tmp_path / "runs" / "e99_gains")
+    page = write_report(tmp_path / "runs").path.read_text(encoding="utf-8")
+    assert page.count("@media print") == 1
+    found, _ = looked_at(page.replace("@media print", "@media all"), tmp_path)
+    narrow, wide = (each["seen"][0] for each in found)
+    assert wide[0] == pytest.approx(12 / 2.54 * 96, abs=1)
+    assert narrow[0] <= WIDTHS[0]
+    assert [each["width"] <= each["inner"] for each in found] == [True, True]
+
+
 def test_a_page_that_is_too_wide_or_reaches_out_would_be_seen(tmp_path):
     page = write_report(write_manifest(tmp_path / "half")).path.read_text(encoding="utf-8")
     bad = '<p style="width:800px">wide</p><img src="https://example.org/a.png" alt="">'
