@@ -3,7 +3,7 @@
 Claim: a running mean of gradients does not help to track optima that wander, once the rate is tuned
 (P30); it helps where they have a velocity, and there the velocity filter is best, whose step has a
 direct part and a look-ahead: less error than the best constant gain.
-Source: theory 2.7, E5 and E6; reconstruction of BAdam (Aitchison 2018) from its abstract.
+Source: checks E5 and E6; reconstruction of BAdam (Aitchison 2018) from its abstract.
 Refuted by: momentum that lowers the error of wandering optima; none that lowers it with a velocity;
 and on digits, momentum that lowers the loss, or a velocity filter that does not.
 That no tracker beats a constant gain on a random walk, or the velocity filter in its own world, is

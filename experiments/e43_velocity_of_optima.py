@@ -3,7 +3,7 @@
 Claim: the optimum of a weight, given all others, goes on as it went (P30), so that momentum has
 something to foretell: AR(2) foretells it better than AR(1), and the share of the velocity that is
 forgotten in a step is 1 - b1, as the filter with a velocity reads Adam's momentum.
-Source: theory 2.7, E5 and E6; reconstruction of BAdam (Aitchison 2018) from its abstract.
+Source: checks E5 and E6; reconstruction of BAdam (Aitchison 2018) from its abstract.
 Refuted by: steps of the optima that are not correlated, or that go back where momentum is off, for
 then there is nothing that momentum could have found; AR(2) that foretells no better; a forgetting
 that is another.
