@@ -1,11 +1,11 @@
 """AdamW, and decay beside a step that turns weights without stretching them, as one optimizer.
 
 For a unit with incoming vector w = r n of N weights, a direction-preserving step goes along t, the
-momentum of the direction's gradient without its part along n, over the root of its running mean
-square: |t| is about 1 where gradients agree. There are two ways to let decay join it.
+momentum of the gradient without its part along n, over the root of the running mean of its squared
+norm: |t| is about 1 where gradients agree. There are two ways to let decay join it.
 
-    "held"    the norm is kept, and the angle imposed: |t| sqrt(2 lr wd). So turns `turn_vectors`
-              of the zoo's `normalized`, with this rate; what is left for decay is to say the angle.
+    "held"    the norm is kept, and the angle imposed: |t| sqrt(2 lr wd). So does the zoo's
+              `normalized`, with this rate; what is left for decay is to say the angle.
     "free"    w <- (1 - lr wd) w - lr sqrt(N) t: as long a step as Adam's, at a right angle to w.
               Whatever t is, r'^2 = (1 - lr wd)^2 r^2 + |step|^2, so that where r has settled the
               vector turns by arccos(1 - lr wd), about sqrt(2 lr wd), a step; with momentum and
@@ -24,7 +24,6 @@ import optax
 from jaxtyping import Array, Float
 
 from bayesfilt.optimizers.direction_preserving import (
-    direction_gradient,
     norm,
     tangent_part,
     turned,
@@ -57,6 +56,9 @@ def turning_adam(numbers: Numbers, layers: Sequence[str]) -> optax.GradientTrans
     rate, b1, kind = numbers["rate"], numbers["b1"], numbers["kind"]
     shrink = rate * numbers["decay"]
 
+    def across(vector, gradient):
+        return tangent_part(gradient, vector / norm(vector))
+
     def init(params):
         vectors = _vectors(params, layers)
         norms = jax.tree.map(norm, vectors)
@@ -69,7 +71,7 @@ def turning_adam(numbers: Numbers, layers: Sequence[str]) -> optax.GradientTrans
 
     def update(updates, state, params=None):
         vectors = _vectors(params, layers)
-        gradients = jax.tree.map(direction_gradient, vectors, _vectors(updates, layers))
+        gradients = jax.tree.map(across, vectors, _vectors(updates, layers))
         first = optax.tree.update_moment(gradients, state.first_moment, b1, 1)
         squares = jax.tree.map(norm, gradients)
         second = optax.tree.update_moment(squares, state.mean_square, _B2, 2)
@@ -82,7 +84,7 @@ def turning_adam(numbers: Numbers, layers: Sequence[str]) -> optax.GradientTrans
         def moved(vector, moment, square, kept):
             direction = vector / norm(vector)
             root = jnp.sqrt(square / (1 - _B2**count)) + _EPS
-            against = tangent_part(moment / (1 - b1**count), direction) / root
+            against = across(vector, moment / (1 - b1**count)) / root
             free = -shrink * vector - rate * jnp.sqrt(vector.shape[1]) * against
             angle = jnp.sqrt(2 * shrink) * norm(against)
             held = kept * turned(direction, against, angle) - vector

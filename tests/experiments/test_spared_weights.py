@@ -22,6 +22,7 @@ MORE = "under L2 the loudest quarter overfits more than the quietest"
 FOR_ITS_SIZE = "for its size"
 THAN_ADAMW = "under L2 the loudest quarter overfits more than under AdamW"
 LEAD = "lead in overfitting"
+ENDS = WEAKEST, STRONGEST = "at L2's weakest", "at L2's strongest"
 BEST = "each at its best"
 FALLS = "the held-out loss falls"
 MEMORY = "by their squares"
@@ -74,17 +75,20 @@ def made(l2=None, adamw=None, control=None, seeds=SEEDS):
 
 def test_spared_weights_that_overfit_are_a_yes():
     verdicts = e44.check(made())
-    assert len(verdicts) == 9
+    assert len(verdicts) == 11
     assert all(each.holds is True for each in verdicts)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"l2": {"gap": [0.4, 0.2, 0.1, 0.0]}}, [MORE, FOR_ITS_SIZE, THAN_ADAMW, LEAD, BEST]),
-        ({"l2": {"gap": [-0.4, -0.4, -0.4, -0.6]}}, [MORE, THAN_ADAMW, LEAD, BEST]),
-        ({"l2": {"gap": [0.05, 0.1, 0.2, 0.15]}}, [THAN_ADAMW, LEAD, BEST]),
-        ({"adamw": {"gap": [0.0, 0.1, 0.1, 0.6]}}, [THAN_ADAMW, LEAD, BEST]),
+        (
+            {"l2": {"gap": [0.4, 0.2, 0.1, 0.0]}},
+            [MORE, FOR_ITS_SIZE, THAN_ADAMW, LEAD, BEST, *ENDS],
+        ),
+        ({"l2": {"gap": [-0.4, -0.4, -0.4, -0.6]}}, [MORE, THAN_ADAMW, LEAD, BEST, *ENDS]),
+        ({"l2": {"gap": [0.05, 0.1, 0.2, 0.15]}}, [THAN_ADAMW, LEAD, BEST, *ENDS]),
+        ({"adamw": {"gap": [0.0, 0.1, 0.1, 0.6]}}, [THAN_ADAMW, LEAD, BEST, *ENDS]),
         ({"adamw": {"gap": [-0.5, 0.1, 0.1, 0.2]}}, [LEAD]),
         ({"l2": {"square": [0.1, 1.0, 1.0, 20.0], "gap": [0.01, 0.1, 0.2, 0.4]}}, [FOR_ITS_SIZE]),
         ({"l2": {"square": [1.0, 1.0, 1.0, 0.5]}}, [SPARED]),
@@ -98,7 +102,7 @@ def test_spared_weights_that_overfit_are_a_yes():
 )
 def test_any_part_that_is_otherwise_is_a_no_and_no_other_part(change, words):
     verdicts = e44.check(made(**change))
-    for each in (SPARED, MORE, FOR_ITS_SIZE, THAN_ADAMW, LEAD, BEST, FALLS, MEMORY, FOUND):
+    for each in (SPARED, MORE, FOR_ITS_SIZE, THAN_ADAMW, LEAD, *ENDS, BEST, FALLS, MEMORY, FOUND):
         assert holds(verdicts, each) is (each not in words), each
 
 
@@ -123,6 +127,20 @@ def test_coefficients_beyond_adamws_losses_do_not_count_and_none_at_all_is_not_j
     nowhere = e44.check(made(l2={"losses": (4.0, 5.0, 9.0)}))
     for words in (SPARED, MORE, THAN_ADAMW, LEAD):
         assert holds(nowhere, words) is None
+
+
+def test_the_ends_of_the_grid_may_be_of_two_signs():
+    turning = made(l2={"rises": -2.0, "gap": [0.0, 0.1, 0.2, -3.05]}, adamw={"gap": [0.0] * 4})
+    verdicts = e44.check(turning)
+    assert holds(verdicts, WEAKEST) is True
+    assert holds(verdicts, STRONGEST) is False
+
+
+@pytest.mark.parametrize("name", ["adam_l2", "adamw"])
+def test_a_best_coefficient_at_the_edge_is_not_judged(name):
+    record = made()
+    record.groups[f"0.005/{name}"]["test_loss"].values[-1] = 0.1
+    assert holds(e44.check(record), BEST) is None
 
 
 def test_few_seeds_are_not_judged():
