@@ -46,7 +46,7 @@ from experiments.contract import (
     with_enough_seeds,
 )
 from experiments.coordinates import interval_over_seeds
-from experiments.equal_loss import at_equal_loss
+from experiments.equal_loss import matched
 from experiments.grids import seeds_from
 from experiments.group_overfit import live_matrices, overfit_of, ranked_groups
 from experiments.interval_columns import columns
@@ -274,24 +274,6 @@ def _share(group: Group) -> Float[np.ndarray, "coefficients quarters seeds"]:
     """Of the squared weights."""
     square = group["square"].values
     return square / square.sum(axis=1, keepdims=True)
-
-
-def matched(
-    l2: Group, adamw: Group, numbers: Any, draw: np.ndarray, which: slice = slice(None)
-) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers by quarter of L2 and of AdamW at equal training losses, means over coefficients.
-
-    Of means over the drawn seeds; coefficients of L2 beyond AdamW's training losses are left out,
-    and `which` chooses among the others.
-    """
-    ours, theirs = (numbers(each)[..., draw].mean(axis=-1) for each in (l2, adamw))
-    losses = [each["training_loss"].values[:, draw].mean(axis=-1) for each in (l2, adamw)]
-    theirs = at_equal_loss(losses[0], losses[1], theirs)
-    inside = np.flatnonzero(np.isfinite(theirs).all(axis=1))[which]
-    if not inside.size:
-        nothing = np.full(len(QUARTERS), np.nan)
-        return nothing, nothing
-    return ours[inside].mean(axis=0), theirs[inside].mean(axis=0)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,5 +1,7 @@
 """e45: steps at right angles turn as Pythagoras says; its verdicts say no to layers that do not."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from bayesfilt.optimizers import normalized
 from bayesfilt.records import Record, variable
 from bayesfilt.theory import rotation_per_step
 from experiments import e45_direction_preserving as e45
+from experiments.many_runs import ManyRuns
 from experiments.turning_adam import KINDS, turning_adam
 from tests.experiments.made_digits import holds
 
@@ -156,8 +159,9 @@ def test_layers_further_apart_than_adamws_are_a_no():
 
 def stepped(kind, params, gradients, *, rate=0.1, decay=0.5, b1=0.8, by_size=False):
     """Weights after each gradient."""
-    numbers = {"kind": float(KINDS.index(kind)), "rate": rate, "decay": decay, "b1": b1}
-    return walked(turning_adam(numbers, ("layer",)), params, gradients, by_size)
+    numbers = {"kind": KINDS.index(kind), "rate": rate, "decay": decay, "b1": b1}
+    made = turning_adam(jax.tree.map(jnp.asarray, numbers), ("layer",))
+    return walked(made, params, gradients, by_size)
 
 
 def walked(made, params, gradients, by_size=False):
@@ -255,9 +259,9 @@ def test_cells_without_time_to_settle_or_with_large_steps_are_left_out():
     shape = (4, 2, len(step), 3)
     layers = {name: np.full(shape, 0.1) for name in ("angle", "length")}
 
-    class Runs:
-        records, final = {"layers": layers}, {}
-
-    Runs.step = step
-    found = e45._turning(settings, Runs, 2, 1_000)
+    runs = ManyRuns(
+        step=step, records={"layers": layers}, final={}, diverged=np.zeros((4, 2), bool)
+    )
+    config = dataclasses.replace(e45.PAPER, settling=2.0)
+    found = e45._turning(config, settings, runs, 2, 1_000)
     np.testing.assert_allclose(found["shrink"].values, [4e-3, 1e-2])

@@ -1,6 +1,7 @@
 """e44: pulls of groups are right; its verdicts say no to weights that are not as claimed."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from bayesfilt.records import Record, variable
 from bayesfilt.tasks import custom_task
 from experiments import e44_spared_weights as e44
-from experiments.equal_loss import at_equal_loss
+from experiments.equal_loss import at_equal_loss, matched
 from experiments.group_overfit import live_matrices, overfit_of, ranked_groups
 from experiments.meaningless_inputs import Regression
 from tests.experiments.made_digits import holds, made_digits
@@ -36,7 +37,7 @@ def spread(values, seeds=SEEDS):
     return values[..., None] * (1 + 1e-2 * noise)
 
 
-def side(gap, square, change, losses=(0.1, 0.2, 0.4), rises=0.0, seeds=SEEDS):
+def side(gap, square, change, losses=(0.1, 0.2, 0.4), rises: Any = 0.0, seeds=SEEDS):
     """One optimizer's quarters: alike for all coefficients but for what rises with the loss."""
     gap = np.asarray(gap, float) + rises * np.log(losses)[:, None]
     count, trained = len(losses), -0.1
@@ -111,7 +112,7 @@ def test_pulls_that_only_go_with_the_training_loss_are_no_lead_over_adamw():
     gap = [0.0, 0.1, 0.2, 0.4]
     law = {"gap": gap, "rises": -0.3}
     same = made(l2={**law, "losses": (0.11, 0.13, 0.15)}, adamw={**law, "losses": (0.1, 0.4, 0.8)})
-    ours, theirs = e44.matched(
+    ours, theirs = matched(
         same.groups["0.005/adam_l2"], same.groups["0.005/adamw"], e44._gap, np.arange(SEEDS)
     )
     np.testing.assert_allclose(ours, theirs, atol=0.02)
@@ -120,7 +121,7 @@ def test_pulls_that_only_go_with_the_training_loss_are_no_lead_over_adamw():
 
 def test_coefficients_beyond_adamws_losses_do_not_count_and_none_at_all_is_not_judged():
     far = made(l2={"losses": (0.2, 5.0, 9.0), "rises": 1.0})
-    ours, _ = e44.matched(
+    ours, _ = matched(
         far.groups["0.005/adam_l2"], far.groups["0.005/adamw"], e44._gap, np.arange(SEEDS)
     )
     assert ours[-1] == pytest.approx(0.4 + np.log(0.2), abs=0.05)
