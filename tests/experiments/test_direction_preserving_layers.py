@@ -12,6 +12,7 @@ from bayesfilt.optimizers import normalized
 from bayesfilt.records import Record, variable
 from bayesfilt.theory import rotation_per_step
 from experiments import e45_direction_preserving as e45
+from experiments.living_cells import living
 from experiments.many_runs import ManyRuns
 from experiments.turning_adam import KINDS, turning_adam
 from tests.experiments.made_digits import holds
@@ -45,6 +46,7 @@ def world(b1s, angle_of, growth=1.0):
     return {
         "kind": variable("setting", kind),
         "shrink": variable("setting", shrink),
+        "rate": variable("setting", np.full(len(cells), 0.01)),
         "b1": variable("setting", b1),
         "predicted_angle": variable("setting", np.array(expected)),
         "angle": variable(place, spread(angles)),
@@ -69,6 +71,8 @@ def search(adamw=0.10, free=0.08, held=0.08):
         "odd": variable(("cell", "seed"), errors),
         "edge": variable("cell", np.zeros(3, bool)),
         "kind": variable("cell", np.arange(3.0)),
+        "rate": variable("cell", np.full(3, 0.01)),
+        "decay": variable("cell", np.full(3, 0.2)),
     }
 
 
@@ -152,6 +156,28 @@ def test_layers_further_apart_than_adamws_are_a_no():
         return found * np.array([1.5, 1.0]) if kind == "free" else found
 
     assert holds(e45.check(record(network=uneven)), ALIKE) is False
+
+
+def test_cells_in_which_any_step_has_killed_the_network_are_not_compared():
+    """Elsewhere the angles are right; where the free step's network is dead, anything."""
+
+    def wild(kind, shrink, b1):
+        return as_predicted(kind, shrink, b1) * (100.0 if shrink > 5e-3 and kind == "free" else 1.0)
+
+    made = record(network=wild)
+    assert holds(e45.check(made), IN_NETWORK) is False
+    cells = {"kind": np.arange(6.0) % 3, "rate": np.full(6, 0.01), "decay": [0.2] * 3 + [1.0] * 3}
+    errors = np.repeat([0.1, 0.08, 0.08, 0.1, 0.9, 0.1], SEEDS).reshape(6, SEEDS)
+    made.groups["search"] = {
+        **{name: variable("cell", np.asarray(values)) for name, values in cells.items()},
+        **{half: variable(("cell", "seed"), errors) for half in ("even", "odd")},
+        "edge": variable("cell", np.zeros(6, bool)),
+    }
+    assert holds(e45.check(made), IN_NETWORK) is True
+    alive = living(made.groups[e45.NETWORK], made.groups["search"])
+    np.testing.assert_allclose(alive["shrink"].values, 2e-3)
+    errors[:] = 0.9
+    assert not any(e45.NETWORK in each.claim and "turns" in each.claim for each in e45.check(made))
 
 
 # The optimizer.
