@@ -62,10 +62,9 @@ CLAIM = "Decay and direction-preserving steps together make all layers turn as p
 SETTLES = ("1.15", "P34")
 CAPTION = (
     "Angle a step of every normalised layer, measured against predicted, in noise and in the"
-    " network; the length of the layers in time, over the last, at the slower decay; and test"
-    " errors at the cells that the other half of the test set chose. AdamW; a step at right angles"
-    " to the weights, with decay; and such a step with norms that are held. Medians over seeds,"
-    " 90 % bootstrap intervals."
+    " network; the first layer's length in time at the slowest decay; and test errors at the cells"
+    " that the other half of the test set chose. AdamW; a step at right angles to the weights, with"
+    " decay; and such a step with norms that are held. Medians over seeds, 90 % intervals."
 )
 
 NOISE, NETWORK = "noise across the weights", "layernorm network"
