@@ -34,7 +34,8 @@ class Search(NamedTuple):
     """Cells of one optimizer: every combination of the values of its axes."""
 
     optimizer_of: Callable[[Numbers], optax.GradientTransformation]
-    axes: Mapping[str, Sequence[float]]  # "rate" is open at both ends, all others upwards
+    # "rate" is open at both ends, "kind" at none, all others upwards.
+    axes: Mapping[str, Sequence[float]]
 
 
 def searched(
@@ -142,12 +143,34 @@ def no_worse(claim: str, first: Group, second: Group) -> Verdict:
     return compared(claim, first, second, high=_TENTH)
 
 
+def much_better(claim: str, first: Group, second: Group) -> Verdict:
+    """Whether the first errs less than the second by more than a tenth.
+
+    A no is not judged where the first has chosen a cell at an open edge, though it leads: a wider
+    grid might carry it over the tenth. A yes is not where the second has.
+    """
+    verdict = judged(
+        claim, log_ratio(first, second), high=-_TENTH, unit="log ratio of errors",
+        tolerance=f"{INTERVAL}, which choose the cells anew; a tenth of the error is worth having",
+    )  # fmt: skip
+    doubtful, name = (second, "second") if verdict.holds else (first, "first")
+    if chosen_at_edge(doubtful):
+        return not_judged(verdict, f"as the {name} one's cell is at the edge of its grid")
+    return verdict
+
+
 def same_gain(
-    claim: str, first: tuple[Group, Group], second: tuple[Group, Group], *, band: float = _TENTH
+    claim: str,
+    first: tuple[Group, Group],
+    second: tuple[Group, Group],
+    *,
+    band: float = _TENTH,
+    if_none: bool = False,
 ) -> Verdict:
     """Whether two gains, each the log ratio of a pair of errors (without, with), are alike.
 
-    Not judged where neither is a gain: two zeros are alike, and say nothing.
+    Not judged where neither is a gain: two zeros are alike, and say nothing; unless it is asked
+    for just that, `if_none`.
     """
 
     def gain(pair: tuple[Group, Group], draw: np.ndarray) -> float:
@@ -160,6 +183,8 @@ def same_gain(
     )  # fmt: skip
     if any(chosen_at_edge(each) for each in (*first, *second)):
         return not_judged(verdict, "as a cell at the edge of its grid was chosen")
+    if if_none:
+        return verdict
     gains = [
         interval_of(pair[0], lambda draw, pair=pair: gain(pair, draw)) for pair in (first, second)
     ]
@@ -172,6 +197,6 @@ def _on_edge(settings: Mapping[str, np.ndarray]) -> np.ndarray:
     """Cells with the highest value of any searched axis, or the lowest rate."""
     edge = np.zeros(len(next(iter(settings.values()))), bool)
     for name, values in settings.items():
-        if np.ptp(values) > 0:
+        if np.ptp(values) > 0 and name != "kind":
             edge |= (values == values.max()) | ((name == "rate") & (values == values.min()))
     return edge

@@ -83,6 +83,32 @@ def test_two_gains_that_are_none_are_not_judged_alike():
     assert equal_budgets.same_gain("a.", flat, flat).holds is None
 
 
+def test_none_at_all_may_be_asked_for_and_two_nones_are_then_alike():
+    flat, half = (search([0.2]), search([0.2])), (search([0.2]), search([0.1]))
+    assert equal_budgets.same_gain("a.", flat, flat, if_none=True).holds is True
+    assert equal_budgets.same_gain("a.", half, flat, if_none=True).holds is False
+    assert equal_budgets.same_gain("a.", flat, half, if_none=True).holds is False
+
+
+def test_less_by_a_tenth_is_more_than_less():
+    lead = {0.080: True, 0.090: True, 0.0925: False, 0.099: False, 0.12: False}
+    for error, expected in lead.items():
+        found = equal_budgets.much_better("a.", search([error], spread=1e-3), search([0.10]))
+        assert found.holds is expected, error
+    near = equal_budgets.much_better("a.", search([0.1 / 1.1], spread=0.05), search([0.10]))
+    assert near.holds is None
+
+
+def test_a_lead_of_less_than_a_tenth_is_not_judged_with_the_leader_at_its_edge():
+    """It leads already, but a wider grid might carry it over the tenth; the other's might not."""
+    low, lower, high = [0.099, 0.3], [0.05, 0.3], [0.10, 0.3]
+    much_better = equal_budgets.much_better
+    assert much_better("a.", search(low, edge=[0]), search(high)).holds is None
+    assert much_better("a.", search(low), search(high, edge=[0])).holds is False
+    assert much_better("a.", search(lower, edge=[0]), search(high)).holds is True
+    assert much_better("a.", search(lower), search(high, edge=[0])).holds is None
+
+
 def test_decay_beside_the_step_shrinks_and_l2_only_turns_the_gradient():
     """AdaGrad's first step is the rate in the direction of the sign, its fourth half of it."""
     weight, gradient = jnp.array([2.0, -3.0]), jnp.array([1.0, -1.0])
@@ -177,6 +203,7 @@ def test_errors_as_the_sources_have_them_are_a_yes():
         ({"fixed point": 0.13}, "fixed point errs at most a tenth more"),
         ({"adamw, eps tuned": 0.12}, "epsilon tuned"),
         ({"adam with L2": 0.11}, "AdamW errs less than Adam with L2"),
+        ({"adam with L2": 0.125}, "AdamW errs less by more than a tenth"),
     ],
 )
 def test_other_errors_are_a_no(errors, words):
@@ -186,4 +213,13 @@ def test_other_errors_are_a_no(errors, words):
 def test_a_decay_that_does_more_for_one_is_a_no():
     record = tuned()
     record.groups["digits/sgdw"] = search([0.11, 0.10], decay=[0.0, 1.0])
-    assert holds(e42.check(record), "decay does as much") is False
+    for words in ("decay does as much", "gain or none"):
+        assert holds(e42.check(record), words) is False
+
+
+def test_decay_that_helps_neither_is_alike_and_not_as_much():
+    record = tuned()
+    for name in ("sgdw", "adamw"):
+        record.groups[f"digits/{name}"] = search([0.1, 0.1], decay=[0.0, 1.0])
+    assert holds(e42.check(record), "decay does as much") is None
+    assert holds(e42.check(record), "gain or none") is True
