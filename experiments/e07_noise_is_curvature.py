@@ -61,7 +61,7 @@ SETTLES = ("P24",)
 CAPTION = (
     "Variance of a weight's gradient over its curvature against the curvature, a panel a "
     "world, a dot a weight, a colour a moment of training; lines are medians, and 1 is what "
-    "the filter assumes."
+    "the filter assumes. A caret is a weight beyond the axes."
 )
 
 MATCHED = "matched world"

@@ -79,7 +79,8 @@ CAPTION = (
     "Above, the variance of the drift of each weight's optimum against the weight's "
     "curvature, with both laws through the middle of the weights; below, training loss at the "
     "best learning rate of every power of the normaliser with 90 % bootstrap intervals, the "
-    "powers that the drift predicts shaded. A column a world."
+    "powers that the drift predicts shaded. A column a world; a caret at an edge is what "
+    "lies beyond it, such as a loss of 0."
 )
 
 # Slope of log drift variance on log curvature.
