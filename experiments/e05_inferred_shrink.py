@@ -96,8 +96,8 @@ QUICK = Config(
     axes=Axes(rates="log:2e-3:8e-3:2", decays="log:0.5:4:2"),
     per_layer=6,
     readings=("slow_part/to_a_mean",),
-    slow_part=Window(begin=20, spacing=3, count=24),
-    every_step=Window(begin=92, spacing=1, count=24),
+    slow_part=Window(begin=20, spacing=3, count=16),
+    every_step=Window(begin=92, spacing=1, count=4),
 )
 
 

@@ -91,8 +91,8 @@ QUICK = Config(
     per_layer=6,
     schedule="cosine",  # as the other experiments' QUICK, whose compiled program it shares
     readings=("slow_part/to_a_mean",),
-    slow_part=Window(begin=20, spacing=3, count=24),
-    every_step=Window(begin=92, spacing=1, count=24),
+    slow_part=Window(begin=20, spacing=3, count=16),
+    every_step=Window(begin=92, spacing=1, count=4),
 )
 
 
