@@ -165,14 +165,13 @@ def margin_of(interval: Interval, low: float, high: float) -> float:
     """
     if not interval.low <= interval.high:
         return float("nan")
-    half = 0.5 * (interval.high - interval.low)
     ways = [
         max(edge - interval.high, interval.low - edge) for edge in (low, high) if np.isfinite(edge)
     ]
     nearest = min(ways, default=float("inf"))
-    if half == 0:
+    if interval.low == interval.high:  # which may be infinite, and has no half-width then
         return float("inf") if nearest > 0 else 0.0
-    return nearest / half
+    return nearest / (0.5 * (interval.high - interval.low))
 
 
 def judged(

@@ -29,6 +29,9 @@ from experiments.contract import (
     all_of,
     check_key,
     is_the_one,
+    margin_of,
+    margin_of_all,
+    margin_of_the_one,
     not_judged,
     spelled,
     with_enough_seeds,
@@ -60,6 +63,8 @@ DTYPE = "float64"  # of the likelihoods; the runs are trained in float32
 LAWS = {"the decay that was set": (1.0, 1.0), "the square of the learning rate": (2.0, 0.0)}
 # A slope off by less does not take one law for another: they are 1 apart.
 SLOPE_BAND = 0.25
+# What the drift's slope in the learning rate would be if it did not go with it, or by its root.
+_OTHER_DRIFTS = (0.0, 0.5)
 # Grids of decays that anyone sweeps have steps of 2 or more.
 NEAR = 2.0
 # Innovations of a right model would be within 0.02: 16 weights at 192 steps, 5 seeds.
@@ -91,8 +96,8 @@ QUICK = Config(
     axes=Axes(rates="log:2e-3:8e-3:2", decays="log:0.5:4:2"),
     per_layer=6,
     readings=("slow_part/to_a_mean",),
-    slow_part=Window(begin=20, spacing=3, count=24),
-    every_step=Window(begin=92, spacing=1, count=24),
+    slow_part=Window(begin=20, spacing=3, count=16),
+    every_step=Window(begin=92, spacing=1, count=4),
 )
 
 
@@ -190,10 +195,8 @@ def _laws(reading: str, group: Group) -> list[Verdict]:
     verdicts = []
     for law, values in LAWS.items():
         rivals = ([0.0, 3.0 - values[0]], [1.0 - values[1]])
-        parts = [
-            is_the_one(slope, value, others)
-            for slope, value, others in zip(slopes, values, rivals, strict=True)
-        ]
+        choices = list(zip(slopes, values, rivals, strict=True))
+        parts = [is_the_one(*choice) for choice in choices]
         verdicts.append(
             Verdict(
                 claim=f"{named(reading)}: the shrink goes with {law}",
@@ -203,6 +206,7 @@ def _laws(reading: str, group: Group) -> list[Verdict]:
                 tolerance=f"{_INTERVAL}; undecided where it holds the other law's or 0, or is"
                 " wider than the way to it",
                 holds=all_of(*parts),
+                margin=margin_of_all([margin_of_the_one(*choice) for choice in choices], parts),
             )
         )
     return verdicts
@@ -218,6 +222,7 @@ def _is_the_decay(reading: str, group: Group) -> Verdict:
         tolerance=f"{_INTERVAL}; no grid of decays is finer; bounds count as they are, and those"
         " of the lookup lie outside",
         holds=within(ratio, 1 / NEAR, NEAR),
+        margin=margin_of(ratio, 1 / NEAR, NEAR),
     )
 
 
@@ -229,24 +234,26 @@ def _drift(reading: str, group: Group) -> Verdict:
         expected="1 in the learning rate",
         tolerance=f"{_INTERVAL}; undecided where it holds 0 or 1/2, or is wider than the way to"
         " the nearest",
-        holds=is_the_one(rate, 1.0, [0.0, 0.5]),
+        holds=is_the_one(rate, 1.0, _OTHER_DRIFTS),
+        margin=margin_of_the_one(rate, 1.0, _OTHER_DRIFTS),
     )
 
 
 def _control(reading: str, group: Group) -> Verdict:
     """Whether known decays come back: their slopes, and their level."""
-    said, parts = [], []
+    said, bands = [], []
     found = zip(inside(group, "control_"), group["control_decay"].values, strict=True)
     for law, (known, values) in enumerate(found):
         truth = group["control_truth"].values[law]
         slopes = slopes_with_intervals(known, *_axes(group))
         ratio = _ratio(values, truth)
         said.append(f"{spelled(slopes[0])} and {spelled(slopes[1])}, level {spelled(ratio)}")
-        parts.append(within(ratio, 1 / NEAR, NEAR))
-        parts += [
-            within(slope, value - SLOPE_BAND, value + SLOPE_BAND)
+        bands.append((ratio, 1 / NEAR, NEAR))
+        bands += [
+            (slope, value - SLOPE_BAND, value + SLOPE_BAND)
             for slope, value in zip(slopes, list(LAWS.values())[law], strict=True)
         ]
+    parts = [within(*band) for band in bands]
     return Verdict(
         claim=f"{named(reading)}: control, known decays come back",
         measured="slopes " + "; ".join(said),
@@ -254,6 +261,7 @@ def _control(reading: str, group: Group) -> Verdict:
         tolerance=f"{_INTERVAL} within {SLOPE_BAND:g} of the slopes, which are 1 apart, and the"
         f" level within a factor of {NEAR:g}",
         holds=all_of(*parts),
+        margin=margin_of_all([margin_of(*band) for band in bands], parts),
     )
 
 
@@ -268,6 +276,7 @@ def _white(reading: str, group: Group) -> Verdict:
         expected=f"{-WHITE:g} to {WHITE:g}",
         tolerance=f"{_INTERVAL}; of a right model it would be within a fifth of that",
         holds=within(found, -WHITE, WHITE),
+        margin=margin_of(found, -WHITE, WHITE),
     )
 
 

@@ -23,6 +23,7 @@ from experiments.contract import (
     Result,
     Verdict,
     check_key,
+    margin_of,
     not_judged,
     spelled,
     with_enough_seeds,
@@ -90,8 +91,8 @@ QUICK = Config(
     per_layer=6,
     schedule="cosine",  # as the other experiments' QUICK, whose compiled program it shares
     readings=("slow_part/to_a_mean",),
-    slow_part=Window(begin=20, spacing=3, count=24),
-    every_step=Window(begin=92, spacing=1, count=24),
+    slow_part=Window(begin=20, spacing=3, count=16),
+    every_step=Window(begin=92, spacing=1, count=4),
 )
 
 
@@ -188,6 +189,7 @@ def _near(
         expected=f"1/{NEAR:g} to {NEAR:g}",
         tolerance=f"{_INTERVAL}; the sweep's steps are of 2.15",
         holds=within(found, 1 / NEAR, NEAR),
+        margin=margin_of(found, 1 / NEAR, NEAR),
     )
 
 
@@ -203,4 +205,5 @@ def _control(reading: str, group: Group) -> Verdict:
         expected=f"1/{NEAR:g} to {NEAR:g}",
         tolerance=_INTERVAL,
         holds=within(found, 1 / NEAR, NEAR),
+        margin=margin_of(found, 1 / NEAR, NEAR),
     )

@@ -40,7 +40,7 @@ from bayesfilt.records import Group, Record, variable
 from bayesfilt.simulate import Probe, StepView
 from bayesfilt.tasks import Task
 from bayesfilt.tasks.supervised import Examples
-from experiments.contract import Result, Verdict, spelled, with_enough_seeds, within
+from experiments.contract import Result, Verdict, margin_of, spelled, with_enough_seeds, within
 from experiments.coordinates import (
     MOMENTS,
     AdamW,
@@ -61,7 +61,7 @@ SETTLES = ("P24",)
 CAPTION = (
     "Variance of a weight's gradient over its curvature against the curvature, a panel a "
     "world, a dot a weight, a colour a moment of training; lines are medians, and 1 is what "
-    "the filter assumes."
+    "the filter assumes. A caret is a weight beyond the axes."
 )
 
 MATCHED = "matched world"
@@ -69,6 +69,7 @@ _EARLY, _LATE = 0, 2  # among MOMENTS
 CURVATURES = {"gauss_newton": "Gauss-Newton", "curvature": "exact"}
 # A quarter of the gain is less than one step of any grid of learning rates.
 _BAND, _CONTROL_BAND = 1.25, 1.1
+_SLOPES = (0.9, 1.1)  # that count as 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +278,7 @@ def _is_one(
         tolerance=f"a factor of {band:g}: a learning rate is not known better; 90 % bootstrap over"
         " seeds, undecided where it crosses that factor",
         holds=within(found, 1 / band, band),
+        margin=margin_of(found, 1 / band, band),
     )
 
 
@@ -292,5 +294,6 @@ def _goes_with(where: str, group: Group, moment: int) -> Verdict:
         expected="slope 1",
         tolerance="a tenth: over the two or three powers of ten that H spans it comes to the"
         " factor above; 90 % bootstrap over seeds",
-        holds=within(found, 0.9, 1.1),
+        holds=within(found, *_SLOPES),
+        margin=margin_of(found, *_SLOPES),
     )

@@ -41,7 +41,16 @@ from bayesfilt.figures import VenueFigure, drift_figure
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.simulate import Probe
 from bayesfilt.tasks import Task, bowl_task
-from experiments.contract import Result, Verdict, is_the_one, spelled, with_enough_seeds, within
+from experiments.contract import (
+    Result,
+    Verdict,
+    is_the_one,
+    margin_of,
+    margin_of_the_one,
+    spelled,
+    with_enough_seeds,
+    within,
+)
 from experiments.coordinates import (
     MOMENTS,
     AdamW,
@@ -70,7 +79,8 @@ CAPTION = (
     "Above, the variance of the drift of each weight's optimum against the weight's "
     "curvature, with both laws through the middle of the weights; below, training loss at the "
     "best learning rate of every power of the normaliser with 90 % bootstrap intervals, the "
-    "powers that the drift predicts shaded. A column a world."
+    "powers that the drift predicts shaded. A column a world; a caret at an edge is what "
+    "lies beyond it, such as a loss of 0."
 )
 
 # Slope of log drift variance on log curvature.
@@ -78,6 +88,7 @@ LAWS = {"as one over curvature": -1.0, "whatever the curvature": 0.0}
 COUPLED, UNIFORM = "coupled quadratic", "matched world"
 _CONTROLS = {COUPLED: -1.0, UNIFORM: 0.0}
 _LATE = 2  # among MOMENTS
+_ABOUT = 0.1  # of a slope
 _LEAST_VALID = 0.9  # of a window's steps: an optimum that comes and goes has a drift of its own
 
 
@@ -173,7 +184,8 @@ def check(result: Result) -> list[Verdict]:
             measured=f"slope of log q on log H {spelled(found)}",
             expected=f"{slope:g}",
             tolerance="a tenth: correlations are alike, not equal; 90 % bootstrap over seeds",
-            holds=within(found, slope - 0.1, slope + 0.1),
+            holds=within(found, slope - _ABOUT, slope + _ABOUT),
+            margin=margin_of(found, slope - _ABOUT, slope + _ABOUT),
         )
         verdicts += with_enough_seeds([control], group["drift"].values.shape[1])
     for world in _worlds(result):
@@ -308,7 +320,8 @@ def _laws(where: str, group: Group, moment: int) -> list[Verdict]:
                 expected=f"{slope:g}",
                 tolerance="a tenth, and 90 % bootstrap over seeds; undecided if they hold"
                 f" {rival:g} too, or are wider than the way to it",
-                holds=is_the_one(widened(found, 0.1), slope, [rival]),
+                holds=is_the_one(widened(found, _ABOUT), slope, [rival]),
+                margin=margin_of_the_one(widened(found, _ABOUT), slope, [rival]),
             )
         )
     return verdicts

@@ -48,7 +48,16 @@ from bayesfilt.records import Group, Record, variable
 from bayesfilt.simulate import Probe
 from bayesfilt.tasks import Task
 from bayesfilt.theory import drifted_variance, fixed_point_variance
-from experiments.contract import Result, Verdict, spelled, with_enough_seeds, within
+from experiments.contract import (
+    Result,
+    Verdict,
+    all_of,
+    margin_of,
+    margin_of_all,
+    spelled,
+    with_enough_seeds,
+    within,
+)
 from experiments.coordinates import (
     MOMENTS,
     AdamW,
@@ -293,18 +302,27 @@ def _is_one(
         tolerance=f"a factor of {band:g}; 90 % bootstrap over seeds, undecided where it crosses"
         " that factor",
         holds=within(found, 1 / band, band),
+        margin=margin_of(found, 1 / band, band),
     )
 
 
 def _ever(where: str, pairs: list[list[Verdict]]) -> Verdict:
     """One level alone may pass through 1 on its way from too large to too small."""
-    held = [[each.holds for each in pair] for pair in pairs]
-    moments = [moment for moment, pair in zip(MOMENTS, held, strict=True) if all(pair)]
-    never = all(False in pair for pair in held)
+    parts = [[each.holds for each in pair] for pair in pairs]
+    held = [all_of(*both) for both in parts]
+    margins = [
+        margin_of_all([each.margin or 0.0 for each in pair], both)
+        for pair, both in zip(pairs, parts, strict=True)
+    ]
+    moments = [moment for moment, both in zip(MOMENTS, held, strict=True) if both]
+    # There is one unless at all of them the filter is not calibrated.
+    off = [None if both is None else not both for both in held]
+    never = all_of(*off)
     return Verdict(
         claim=f"{where}: there is a moment at which the filter is calibrated",
         measured=f"both levels are 1: {', '.join(moments) or 'never'}",
         expected="both levels are 1 early, in the middle or late",
         tolerance="those of the levels",
-        holds=True if moments else (False if never else None),
+        holds=None if never is None else not never,
+        margin=margin_of_all(margins, off),
     )

@@ -30,7 +30,7 @@ from bayesfilt.figures import VenueFigure, whiteness_figure
 from bayesfilt.records import Group, Record, variable
 from bayesfilt.simulate.probes import minibatch_loss
 from bayesfilt.tasks import Task
-from experiments.contract import Result, Verdict, spelled, with_enough_seeds, within
+from experiments.contract import Result, Verdict, margin_of, spelled, with_enough_seeds, within
 from experiments.coordinates import (
     AdamW,
     Matched,
@@ -53,6 +53,7 @@ CAPTION = (
 
 MATCHED = "matched world"
 MOMENTS = ("early", "late")
+_BAND = (-1.0, 1.0)  # logarithms to base 2: one step of the grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,7 +231,8 @@ def _white_at_best(where: str, group: Group, moment: int) -> Verdict:
         expected="2^0",
         tolerance="a factor of two, one step of the grid; 90 % bootstrap over seeds; undecided"
         " where the best rate is at the edge of the grid",
-        holds=None if edge else within(found, -1.0, 1.0),
+        holds=None if edge else within(found, *_BAND),
+        margin=margin_of(found, *_BAND),
     )
 
 

@@ -176,10 +176,11 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     laws = [
         Series(law, width, [told_ratio(law, each) for each in fan_in], kind="law") for law in LAWS
     ]
-    found = [
-        Series(f"by {words}", width, *np.exp(np.array(_intervals(result, metric))).T)
-        for metric, words in METRICS.items()
-    ]
+    found = []
+    for metric, words in METRICS.items():
+        best = np.exp(np.array(_intervals(result, metric)))
+        nowhere = "" if np.isfinite(best[:, 0]).any() else ": at the edge of the grid"
+        found.append(Series(f"by {words}{nowhere}", width, *best.T))
     panels = [
         Panel(
             "Best ratio",

@@ -9,7 +9,14 @@ import numpy as np
 
 from bayesfilt.compare import Interval, median_over_seeds
 from bayesfilt.records import Group
-from experiments.contract import Result, Verdict, is_the_one, spelled
+from experiments.contract import (
+    Result,
+    Verdict,
+    is_the_one,
+    margin_of_the_one,
+    not_judged,
+    spelled,
+)
 from experiments.coordinates import interval_over_seeds, widened
 from experiments.grids import Axes, Problem, grid_from, grid_group, train_grid
 
@@ -92,24 +99,17 @@ def power_verdicts(
     """Whether a named power trains best, and whether the predicted one does."""
     errors = [_errors(result, world, eps, power, metric) for power in powers]
     found, edges = best_power(errors, powers)
-    losers = [power for power in edges if power != found.estimate]
     where = f"{world}, {eps}, {METRICS[metric]}"
     measured = f"best power {spelled(found)}"
     if edges:
         measured += "; best learning rate at the edge for " + ", ".join(f"{p:g}" for p in edges)
-    tolerance = "90 % bootstrap over paired seeds; undecided if it holds another's, or where a"
-    tolerance += " power that loses has its best learning rate at the edge of its grid"
-
-    def judged(holds: bool | None) -> bool | None:
-        return None if losers else holds
-
     verdicts = [
-        Verdict(
-            claim=f"{where}: {name} (p = {power:g}) trains best",
-            measured=measured,
+        _chosen(
+            f"{where}: {name} (p = {power:g}) trains best",
+            measured,
+            (found, power, [other for other in powers if other != power]),
             expected=f"{power:g}",
-            tolerance=tolerance,
-            holds=judged(is_the_one(found, power, [other for other in powers if other != power])),
+            tolerance="90 % bootstrap over paired seeds; undecided if it holds another's",
         )
         for name, power in NAMED.items()
         if power in powers
@@ -120,16 +120,38 @@ def power_verdicts(
         high=found.high - predicted.low,
     )
     verdicts.append(
-        Verdict(
-            claim=f"{where}: the power that trains best is the one that the drift predicts",
-            measured=f"{measured}; predicted {spelled(predicted)}",
+        _chosen(
+            f"{where}: the power that trains best is the one that the drift predicts",
+            f"{measured}; predicted {spelled(predicted)}",
+            (widened(gap, _step(powers) / 2), 0.0, [-0.5, 0.5]),
             expected="no difference",
             tolerance="half a step of the powers and both intervals; undecided if that leaves room"
             " for a power 1/2 away",
-            holds=judged(is_the_one(widened(gap, _step(powers) / 2), 0.0, [-0.5, 0.5])),
         )
     )
+    if any(power != found.estimate for power in edges):
+        why = "where a power that loses has its best learning rate at the edge of its grid"
+        return [not_judged(each, why) for each in verdicts]
     return verdicts
+
+
+def _chosen(
+    claim: str,
+    measured: str,
+    choice: tuple[Interval, float, list[float]],
+    *,
+    expected: str,
+    tolerance: str,
+) -> Verdict:
+    """Whether a number is the claimed one and no rival; `choice` as `is_the_one` takes it."""
+    return Verdict(
+        claim=claim,
+        measured=measured,
+        expected=expected,
+        tolerance=tolerance,
+        holds=is_the_one(*choice),
+        margin=margin_of_the_one(*choice),
+    )
 
 
 def lowest_with_interval(

@@ -63,7 +63,7 @@ def inferred_decay_figure(group: Group, venue: str = "neurips") -> VenueFigure:
                 say(axes, "not known")
         grid.label_lowest(str(group["reference"].attributes["description"]))
         grid.label_leftmost("inferred decay per step")
-        grid.place_legend(_handles(rates, layers, near))
+        grid.place_legend(_handles(rates, layers, near, edge[np.isfinite(decay)]))
         return grid.figure
 
 
@@ -106,8 +106,8 @@ def _draw_found(
                 )  # fmt: skip
 
 
-def _handles(rates: np.ndarray, layers: list[str], near: float) -> list[Artist]:
-    """Legend: learning rates, layers, the line and the band."""
+def _handles(rates: np.ndarray, layers: list[str], near: float, edges: np.ndarray) -> list[Artist]:
+    """Legend: learning rates, layers, the bounds that are there, the line and the band."""
     handles: list[Artist] = [
         Line2D(
             [], [], linestyle="none", marker=marker, color=color,
@@ -122,9 +122,11 @@ def _handles(rates: np.ndarray, layers: list[str], near: float) -> list[Artist]:
         )
         for index, layer in enumerate(layers)
     ]  # fmt: skip
-    handles.append(
-        Line2D([], [], linestyle="none", marker=_BELOW, color=LIMIT_COLOR, label="or below")
-    )
+    handles += [
+        Line2D([], [], linestyle="none", marker=marker, color=LIMIT_COLOR, label=label)
+        for marker, label, side in ((_BELOW, "or below", -1), (_ABOVE, "or above", 1))
+        if (np.sign(edges) == side).any()
+    ]
     handles.append(Line2D([], [], color=THEORY_COLOR, linewidth=line_width(0.7), label="equal"))
     handles.append(
         Patch(color=NOISE_COLOR, alpha=_BAND, linewidth=0, label=f"within a factor of {near:g}")

@@ -47,13 +47,16 @@ _FLOORS = (
 )
 _SHADING = 0.18
 _CLOUD = 0.35  # opacity of a cloud of weights
+_CARETS = (4, 5, 6, 7)  # matplotlib's, their tips to the left, right, up and down
+_BEYOND = "beyond the axes"
 
 
 @of_group
 def noise_over_curvature_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """R/H of every weight against its H, one panel a world; lines are medians.
 
-    A weight without noise or without positive curvature has no place on the axes.
+    A weight without noise or without positive curvature has no place on the axes. Those far from
+    all others, which would squeeze them, are carets at the edge that they lie beyond.
 
     Args:
         group: `world`, `moment` (words), `curvature` and `noise` over (world, moment, weight),
@@ -78,7 +81,7 @@ def noise_over_curvature_figure(group: Group, venue: str = "neurips") -> VenueFi
                 _median_line(axes, medians[index, place], style)
         grid.label_lowest("curvature H (summed loss)")
         grid.label_leftmost("noise over curvature R/H")
-        grid.place_legend(_moment_handles(moments, ", median"))
+        grid.place_legend([*_moment_handles(moments, ", median"), *_beyond_handles(grid.panels)])
         return grid.figure
 
 
@@ -87,7 +90,8 @@ def drift_figure(group: Group, venue: str = "neurips") -> VenueFigure:
     """Drift against curvature with the laws (first row), training loss by power (second).
 
     The laws go through the middle of the weights. The shaded powers are those that the drift
-    predicts; a vertical bar is the interval of the loss at the best learning rate.
+    predicts; a vertical bar is the interval of the loss at the best learning rate. What lies beyond
+    the axes, as a loss of 0 does, is a caret at their edge.
 
     Args:
         group: `world`, `moment`, `law`, `floor` (words), `curvature` and `drift` over
@@ -111,7 +115,7 @@ def drift_figure(group: Group, venue: str = "neurips") -> VenueFigure:
             for floor, style in zip(words(group, "floor"), _FLOORS, strict=False)
         ]
         handles.append(Patch(color=LIMIT_COLOR, alpha=_SHADING, linewidth=0, label="predicted"))
-        place_legend_above(figure, handles)
+        place_legend_above(figure, [*handles, *_beyond_handles(list(panels.values()))])
         return figure
 
 
@@ -158,11 +162,15 @@ def _draw_powers(axes: Axes, group: Group, index: int) -> None:
     set_scale(axes, "x", [power], scale="linear")
     set_scale(axes, "y", [loss, low, high], scale="log", decades=4.0)
     for place, style in enumerate(_FLOORS[: loss.shape[1]]):
-        axes.vlines(power, low[index, place], high[index, place], color=style.color, zorder=2.5)
+        ends = [np.clip(each[index, place], *axes.get_ylim()) for each in (low, high)]
+        axes.vlines(power, *ends, color=style.color, zorder=2.5)
+        here = loss[index, place]
+        inside = np.clip(here, *axes.get_ylim()) == here
         axes.plot(
-            power, loss[index, place], color=style.color, marker=style.marker,
-            linestyle=style.linestyle, zorder=2.6,
+            power, np.clip(here, *axes.get_ylim()), color=style.color, marker=style.marker,
+            linestyle=style.linestyle, markevery=inside, zorder=2.6,
         )  # fmt: skip
+        _beyond(axes, power, here, style, size=1.1)
     ends = [numbers(group, f"predicted_{end}", "world")[index] for end in ("low", "high")]
     if np.isfinite(ends).all():
         axes.axvspan(*ends, color=LIMIT_COLOR, alpha=_SHADING, linewidth=0, zorder=0.8)
@@ -221,7 +229,8 @@ def whiteness_figure(group: Group, venue: str = "neurips") -> VenueFigure:
             name = list(labels)[row]
             values, low, high = _with_interval(group, name, "world", "moment", "rate")
             set_scale(axes, "x", [rates[index]], scale="log")
-            set_scale(axes, "y", [values[index]], scale="linear" if row == 0 else "auto")
+            upright = [each[index] for each in (values, low, high)]
+            set_scale(axes, "y", upright, scale="linear" if row == 0 else "auto")
             if row == 0:
                 guide(axes, 0.0)
             for place, style in enumerate(_by_moment(moments)):
@@ -252,14 +261,14 @@ def _draw_levels(axes: Axes, group: Group, name: str, index: int) -> None:
     guide(axes, 1.0)
     for place, optimizer in enumerate(optimizers):
         style = optimizer_style(optimizer)
-        x = np.arange(values.shape[-1]) + 0.15 * (place - (len(optimizers) - 1) / 2)
+        x = np.arange(values.shape[-1]) + 0.22 * (place - (len(optimizers) - 1) / 2)
         known = np.isfinite(low[index, place]) & np.isfinite(high[index, place])
         axes.vlines(
             x[known], low[index, place][known], high[index, place][known], color=style.color
         )
         axes.plot(
             x, values[index, place], linestyle="none", marker=style.marker, color=style.color,
-            markersize=marker_size(1.2),
+            markersize=marker_size(0.9),
         )  # fmt: skip
 
 
@@ -287,6 +296,36 @@ def _cloud(axes: Axes, x: np.ndarray, y: np.ndarray, style: LineStyle) -> None:
         x, y, linestyle="none", marker=style.marker, color=style.color, alpha=_CLOUD,
         markersize=marker_size(0.45), markeredgewidth=0, rasterized=True, zorder=1.5,
     )  # fmt: skip
+    _beyond(axes, x, y, style)
+
+
+def _beyond(
+    axes: Axes, x: np.ndarray, y: np.ndarray, style: LineStyle, *, size: float = 0.7
+) -> None:
+    """A caret at the edge of the axes for every point that lies beyond it; NaN has none."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    above, below = y > top, y < bottom
+    level = (y >= bottom) & (y <= top)
+    sides = zip(_CARETS, (level & (x < left), level & (x > right), above, below), strict=True)
+    for caret, there in sides:
+        if there.any():
+            axes.plot(
+                np.clip(x[there], left, right), np.clip(y[there], bottom, top), linestyle="none",
+                marker=caret, color=style.color, markersize=marker_size(size), markeredgewidth=0,
+                label=_BEYOND, zorder=2.7,
+            )  # fmt: skip
+
+
+def _beyond_handles(panels: list[Axes]) -> list[Artist]:
+    """Legend entry of the carets, where there are any."""
+    if not any(line.get_label() == _BEYOND for axes in panels for line in axes.lines):
+        return []
+    return [
+        Line2D(
+            [], [], linestyle="none", marker=_CARETS[2], color=LIMIT_COLOR,
+            markersize=marker_size(0.8), label=_BEYOND,
+        )
+    ]  # fmt: skip
 
 
 def _median_line(axes: Axes, value: float, style: LineStyle) -> None:

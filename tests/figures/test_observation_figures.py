@@ -5,7 +5,7 @@ import pytest
 from matplotlib.collections import LineCollection
 
 from bayesfilt.figures import VENUES
-from bayesfilt.records import Record
+from bayesfilt.records import Record, variable
 from experiments import (
     e07_noise_is_curvature,
     e08_drift_and_curvature,
@@ -48,6 +48,10 @@ def test_every_figure_fits_every_venue(module, venue):
     assert height < 9 * VENUES[venue].scale
 
 
+def legend(figure):
+    return [text.get_text() for each in figure.legends for text in each.get_texts()]
+
+
 def panels(figure):
     return {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
 
@@ -55,7 +59,9 @@ def panels(figure):
 def test_noise_over_curvature_is_that_of_every_weight_and_its_median():
     module = e07_noise_is_curvature
     world = CASES[module].groups["digits"]
-    axes = panels(module.plot(CASES[module]))["digits"]
+    figure = module.plot(CASES[module])
+    assert "beyond the axes" not in legend(figure)
+    axes = panels(figure)["digits"]
     clouds = [each for each in axes.lines if each.get_linestyle() == "None"]
     assert len(clouds) == 3
     for moment, cloud in enumerate(clouds):
@@ -113,3 +119,58 @@ def test_correlations_and_losses_are_drawn_over_the_rates():
                 line.get_ydata(), middle(world[name].values[moment], axis=-1)
             )
         assert len(drawn) == 2
+
+
+CARETS = (4, 5, 6, 7)  # matplotlib's
+
+
+def carets(axes):
+    """How many of them point left, right, up and down."""
+    drawn = dict.fromkeys(CARETS, 0)
+    for line in axes.lines:
+        if line.get_marker() in drawn:
+            drawn[line.get_marker()] += len(line.get_xdata())
+    return tuple(drawn.values())
+
+
+def assert_all_is_inside(axes):
+    """Every marker and every end of a bar that is known stands on the axes."""
+    points = [line.get_xydata() for line in axes.lines if line.get_marker() in CARETS]
+    points += [line.get_xydata() for line in axes.lines if line.get_linestyle() != "None"]
+    points += [np.concatenate(each.get_segments()) for each in axes.collections]
+    heights = np.concatenate(points)[:, 1]
+    low, high = axes.get_ylim()
+    assert np.all(np.isnan(heights) | ((low <= heights) & (heights <= high)))
+
+
+def test_weights_far_from_all_others_are_carets_at_the_edge():
+    world = weights.noise_world()
+    for name in ("noise", "gauss_newton"):  # more weights, so that few are far from the others
+        values = world[name].values
+        world[name] = variable(world[name].dims, np.concatenate([values] * 30, axis=2))
+    world["noise"].values[2, 0, :3] *= 1e9
+    world["noise"].values[1, 0, 5] *= 1e-9
+    result = weights.noise_result(world)
+    figure = e07_noise_is_curvature.plot(result)
+    axes = panels(figure)["digits"]
+    assert carets(axes)[2:] == (3, 1)
+    assert max(np.log10(axes.get_ylim())) < 2
+    assert "beyond the axes" in legend(figure)
+
+
+def test_a_loss_of_zero_stands_at_the_lower_edge_and_no_line_leaves_the_panel():
+    result = weights.drift_result(-0.5, best=0.75)
+    for power, factor in ((1.0, 0.0), (1.25, 1e-9), (0.0, 1e9)):
+        group = result.groups[f"digits/eps=0.001/power={power:g}"]
+        group["training_loss"].values[...] *= factor
+    figure = e08_drift_and_curvature.plot(result)
+    assert carets(figure.axes[1]) == (0, 0, 1, 2)
+    assert_all_is_inside(figure.axes[1])
+    assert "beyond the axes" in legend(figure)
+
+
+def test_intervals_of_correlation_and_loss_stay_on_the_axes():
+    result = weights.whiteness_result(weights.white_world(uneven=3.0))
+    result.groups["digits"]["loss"].values[..., -1] *= 5.0
+    for axes in e10_white_at_best_rate.plot(result).axes:
+        assert_all_is_inside(axes)
