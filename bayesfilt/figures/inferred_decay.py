@@ -3,8 +3,6 @@
 Draws the group `inferred_decay`: on the line both are equal, in the grey band they are near.
 """
 
-from typing import Any
-
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -124,12 +122,11 @@ def _handles(rates: np.ndarray, layers: list[str], near: float, edges: np.ndarra
         )
         for index, layer in enumerate(layers)
     ]  # fmt: skip
-    bounds: list[tuple[Any, str, int]] = [(_BELOW, "or below", -1), (_ABOVE, "or above", 1)]
-    handles += [
-        Line2D([], [], linestyle="none", marker=marker, color=LIMIT_COLOR, label=label)
-        for marker, label, side in bounds
-        if (np.sign(edges) == side).any()
-    ]
+    bounds = {
+        -1: Line2D([], [], linestyle="none", marker=_BELOW, color=LIMIT_COLOR, label="or below"),
+        1: Line2D([], [], linestyle="none", marker=_ABOVE, color=LIMIT_COLOR, label="or above"),
+    }
+    handles += [each for side, each in bounds.items() if (np.sign(edges) == side).any()]
     handles.append(Line2D([], [], color=THEORY_COLOR, linewidth=line_width(0.7), label="equal"))
     handles.append(
         Patch(color=NOISE_COLOR, alpha=_BAND, linewidth=0, label=f"within a factor of {near:g}")

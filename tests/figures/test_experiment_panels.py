@@ -8,7 +8,10 @@ import pytest
 from bayesfilt.figures import panels_figure
 from bayesfilt.figures.panels_figure import _looks
 from bayesfilt.figures.style import known_optimizers, optimizer_style
+from bayesfilt.records import variable
+from experiments import e21_layerwise_rate
 from experiments.panels import Panel, Series, panels_group
+from tests.experiments.test_decay_laws import rates_record
 
 TITLES = ("one", "two", "three")
 
@@ -75,3 +78,14 @@ def test_words_below_a_narrow_panel_do_not_run_into_each_other():
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in figure.axes[-1].get_xticklabels()]
     assert all(one.x1 < two.x0 for one, two in itertools.pairwise(boxes))
+
+
+def test_best_rates_that_are_nowhere_inside_their_grid_are_named_so():
+    seen, record = rates_record(1), rates_record(1)
+    for group in record.groups.values():  # the lowest error at the highest ratio and mean
+        shape = group["test_error"].values.shape
+        falling = np.arange(np.prod(shape), 0, -1.0).reshape(shape)
+        group["test_error"] = variable(group["test_error"].dims, falling)
+    for each, name in ((seen, "by test error"), (record, "by test error: at the edge of the grid")):
+        (legend,) = e21_layerwise_rate.plot(each, "icml").legends
+        assert name in [text.get_text().replace("\n", "") for text in legend.get_texts()]

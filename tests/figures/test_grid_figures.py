@@ -259,4 +259,7 @@ def test_inferred_decays_are_the_record_and_bounds_have_carets():
         low = group["decay_low"].values[index]
         np.testing.assert_allclose(np.sort(lows), np.sort(low[np.isfinite(low)]))
     assert seen == 23
+    assert all(bound in words_of(figure) for bound in ("or below", "or above"))
+    group["edge"].values[...] = np.minimum(group["edge"].values, 0)
+    assert "or above" not in words_of(inferred_decay_figure(group, "tmlr"))
     assert "not known" in words_of(inferred_decay_figure(grids.inferred_decay_group(known=False)))
