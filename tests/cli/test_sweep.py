@@ -168,6 +168,7 @@ GRID = (
 )  # fmt: skip
 
 
+@pytest.mark.slow  # numbers in tests/compare, drawings in tests/figures
 def test_a_finished_grid_is_analysed_and_drawn(bayesfilt, tmp_path):
     out, figures = tmp_path / "sweep", tmp_path / "drawn"
     assert (

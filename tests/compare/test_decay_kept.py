@@ -27,6 +27,7 @@ from bayesfilt.optimizers import (
     decay_to_zero,
     named_optimizer,
 )
+from tests.quick_look import ONE_OF_EACH_STATUS, slow_but
 
 ONES = np.ones(8)
 
@@ -164,7 +165,7 @@ def test_an_optimizer_that_means_no_decay_has_none_to_keep():
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", slow_but(ONE_OF_EACH_STATUS, OPTIMIZERS))
 def test_what_the_zoo_s_optimizers_state_is_what_float64_makes(name, schedule):
     setting = Setting(
         learning_rate=0.01, weight_decay=0.5, batch_size=4, num_steps=40, schedule=schedule

@@ -10,6 +10,7 @@ from bayesfilt.figures.panels import power_of_ten, set_scale
 from bayesfilt.figures.style import venue_style
 from tests.figures import grids, inferences, synthetic
 from tests.figures.looking import drawn_texts, legend_over_data, outside, overlapping
+from tests.quick_look import slow_but
 
 GROUPS = {
     "free": synthetic.free_group(),
@@ -31,14 +32,18 @@ GROUPS = {
     "panels": grids.panels_group(),
 }
 ODD_CASES = {**synthetic.odd_cases(), **inferences.odd_cases()}
+QUICK_CASES = ("odd names", "one record of curves", "no share", "eight shares", "nothing measured")
 PAGES = [(name, "icml") for name in FIGURES]  # the narrowest
 PAGES += [pytest.param(name, "neurips", marks=pytest.mark.slow) for name in FIGURES]
-PAGES += [("training", venue) for venue in ("tmlr", "jmlr", "icml_wide", "talk")]
 PAGES += [
-    ("crossover", "talk"),
-    ("decay", "tmlr"),
-    ("heatmaps", "tmlr"),
-]  # iclr is as wide as neurips
+    pytest.param(*page, marks=pytest.mark.slow)  # iclr is as wide as neurips
+    for page in (
+        *(("training", venue) for venue in ("tmlr", "jmlr", "icml_wide", "talk")),
+        ("crossover", "talk"),
+        ("decay", "tmlr"),
+        ("heatmaps", "tmlr"),
+    )
+]
 
 
 def assert_reads_well(figure, venue):
@@ -65,7 +70,7 @@ def test_every_figure_fits_every_venue(name, venue):
     assert tight.y1 < height + 0.01
 
 
-@pytest.mark.parametrize("case", ODD_CASES)
+@pytest.mark.parametrize("case", slow_but(QUICK_CASES, ODD_CASES))
 def test_odd_records_fit_the_narrowest_venue(case):
     name, group = ODD_CASES[case]
     assert_reads_well(FIGURES[name].draw(group, "icml"), "icml")

@@ -90,6 +90,7 @@ def test_each_weight_may_have_a_ratio_of_its_own(world):
 
 
 @pytest.mark.usefixtures("compiled_as_users_do")
+@pytest.mark.slow  # to rounding it is seen elsewhere; here all is compiled once more
 def test_a_ratio_of_one_is_the_diagonal_filter_bit_for_bit(world):
     made = world(33, missing=0.2)
     leaves = (leaf.astype(np.float32) for leaf in made.stream[:3])

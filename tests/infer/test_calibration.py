@@ -216,6 +216,7 @@ def made(places: np.ndarray, **changes) -> Calibration:
     return Calibration(**(parts | changes))
 
 
+@pytest.mark.slow  # the bands are arviz's
 def test_uniform_places_leave_the_bands_as_rarely_as_promised():
     rng = np.random.default_rng(0)
     outside = [not uniformity(made(rng.uniform(size=(50, 2))), 0.9).inside.all() for _ in range(60)]
@@ -249,6 +250,7 @@ def test_numbers_that_are_not_finite_are_seen():
     assert not judge_calibration(calibration).passes
 
 
+@pytest.mark.slow  # that HMC finds the known posterior is above
 def test_nuts_agrees_with_hmc():
     chain = SHORT._replace(method="nuts", num_draws=30, thinning=2)
     calibration = calibrate(jax.random.key(KEY), NORMAL, Normal(), num_simulations=60, chain=chain)
@@ -354,13 +356,8 @@ def mistaken(name: str):
     )
 
 
-# One mistake and none are enough for a quick look; that each changes the density is seen above.
-QUICK = ("none", "shrink dropped")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in MISTAKES]
-)
+@pytest.mark.slow  # that each mistake changes the density is seen above, and a wrong noise fails
+@pytest.mark.parametrize("name", MISTAKES)
 def test_calibration_passes_the_right_likelihood_and_notices_every_mistake(name):
     verdict = mistaken(name)[1]
     assert verdict.passes == (name == "none"), verdict.failures

@@ -74,7 +74,14 @@ class Case(NamedTuple):
     numbers: Numbers
 
 
-@pytest.fixture(scope="module", params=every_model(), ids=lambda pair: label(*pair))
+# A noise that is known adds no number, so that those without any say as much.
+EVERY_MODEL = [
+    pytest.param(pair, marks=pytest.mark.slow if pair[1].noise == "matched" else ())
+    for pair in every_model()
+]
+
+
+@pytest.fixture(scope="module", params=EVERY_MODEL, ids=lambda pair: label(*pair))
 def case(request):
     """Every model in turn, so that all tests of one stand together and compile it once."""
     kind, model = request.param

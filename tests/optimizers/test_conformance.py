@@ -16,8 +16,9 @@ import pytest
 
 from bayesfilt.catalogue import DECAYS, STATUSES
 from bayesfilt.optimizers import OPTIMIZERS, Setting, named_optimizer
+from tests.quick_look import ONE_OF_EACH_STATUS, slow_but
 
-members = pytest.mark.parametrize("name", OPTIMIZERS)
+members = pytest.mark.parametrize("name", slow_but(ONE_OF_EACH_STATUS, OPTIMIZERS))
 
 LEARNING_RATE, WEIGHT_DECAY, BATCH_SIZE, STEPS = 0.02, 0.1, 4, 40
 

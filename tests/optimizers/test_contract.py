@@ -80,8 +80,20 @@ EVERYTHING = {
     "sum_over_batch": lambda: descend(sum_over_batch(2)),
     "decay_to_zero": lambda: optax.chain(optax.scale(-0.1), decay_to_zero(0.001)),
 }
-everything = pytest.mark.parametrize("make", EVERYTHING.values(), ids=EVERYTHING.keys())
-recipes = pytest.mark.parametrize("make", RECIPES.values(), ids=RECIPES.keys())
+# The whole matrices are dear to compile, and have files of their own.
+DEAR = ("kalman_full", "kalman_kronecker")
+
+
+def made(names):
+    """One row each, the dear ones marked slow."""
+    rows = [
+        pytest.param(EVERYTHING[name], id=name, marks=pytest.mark.slow if name in DEAR else ())
+        for name in names
+    ]
+    return pytest.mark.parametrize("make", rows)
+
+
+everything, recipes = made(EVERYTHING), made(RECIPES)
 
 
 def bowl(params):

@@ -13,6 +13,7 @@ from bayesfilt.optimizers import (
     filter_parts,
     named_optimizer,
 )
+from tests.quick_look import ONE_OF_EACH_STATUS, slow_but
 
 PARAMS = {"w": jnp.array([[1.0, -2.0, 0.5]]), "dead": jnp.array([0.3])}
 
@@ -28,7 +29,7 @@ def stream(steps):
 
 @pytest.mark.equation("OPT-7")
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-@pytest.mark.parametrize("name", TAKEN_APART)
+@pytest.mark.parametrize("name", slow_but(ONE_OF_EACH_STATUS, TAKEN_APART))
 def test_the_parts_of_every_named_optimizer_make_its_update(name, schedule):
     setting = Setting(1e-2, 0.1, batch_size=8, num_steps=20, schedule=schedule)
     optimizer, parts_of = named_optimizer(name, setting)

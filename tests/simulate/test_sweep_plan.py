@@ -22,6 +22,7 @@ from bayesfilt.simulate.sweep_plan import (
     record_spacing,
 )
 from bayesfilt.simulate.sweep_width import stored_bytes_per_run
+from tests.quick_look import ONE_OF_EACH_STATUS, slow_but
 
 
 def bowls(**settings):
@@ -142,7 +143,7 @@ def test_a_task_that_cannot_be_had_makes_its_whole_group_impossible():
     assert {group.task for group in plan.groups} == {"digits-mlp"}
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", slow_but(ONE_OF_EACH_STATUS, OPTIMIZERS))
 def test_every_optimizer_of_the_zoo_can_be_swept(name):
     (group,) = plan_sweep(bowls(optimizers=(name,), seeds=1, learning_rate="1e-3")).groups
     assert stored_bytes_per_run(build_program(group)) > 0  # traces the whole program

@@ -10,6 +10,10 @@ import optax
 import pytest
 
 from bayesfilt.tasks import TASK_NAMES, make_task
+from tests.quick_look import slow_but
+
+# Of what is dear: a network, a surface and the matched world.
+QUICK = ("digits-mlp", "ravine", "tracking")
 
 
 @pytest.fixture(params=TASK_NAMES)
@@ -94,6 +98,7 @@ def test_the_key_decides_where_a_run_starts(name):
     assert not leaves_equal(start(key), start(other))
 
 
+@pytest.mark.parametrize("name", slow_but(QUICK, TASK_NAMES))
 def test_seeds_vmap(name):
     task = make_task(name, batch_size=5, dtype="float64")
 
@@ -112,7 +117,9 @@ def test_seeds_vmap(name):
     np.testing.assert_allclose(together, one_by_one, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in TASK_NAMES if name != "two-groups"])
+@pytest.mark.parametrize(
+    "name", slow_but(QUICK, (name for name in TASK_NAMES if name != "two-groups"))
+)
 def test_training_lowers_the_loss(name):
     task = make_task(name, batch_size=32, dtype="float32")
     optimizer = optax.adam(0.02)
