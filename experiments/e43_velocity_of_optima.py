@@ -22,8 +22,7 @@ correlations, not by what AR(2) gains, which eight weights do not fix; a slow ve
 that were tried. Weights without a gradient at the start are not watched, and an optimum beyond the
 trust region is left out: the verdicts say how many. A velocity kept far longer than the 128 steps
 of a window is not seen.
-Cost of PAPER: 35 runs of the MLP and 72,000 coordinate optima: about 100 s of CPU time on two cores
-that a dozen processes were using.
+Cost of PAPER: 35 runs of the MLP and 72,000 coordinate optima: about 100 s of CPU time.
 """
 
 import dataclasses
@@ -53,10 +52,12 @@ from experiments.grids import Problem, quick_problem, seeds_from
 from experiments.interval_columns import medians
 from experiments.panels import Panel, Series, panels_group
 from experiments.steps_of_optima import (
+    FARTHEST,
     forgetting,
     found_throughout,
     gains_of_second,
     mean_correlation,
+    mean_over_lags,
 )
 from experiments.velocity_worlds import optimum_paths
 from experiments.watching import Window, watch, watcher
@@ -90,7 +91,6 @@ _SEEN = 0.02  # correlation, mean over lags 2 to 20: a slow velocity's is 0.07
 _BETTER = 0.05  # of log square error
 _FACTOR = 1.5  # of the forgetting, either way
 _MEANING = f"{INTERVAL}, of the mean over weights"
-_LAGS = 20  # as far as correlations are drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,7 +219,6 @@ def _watched(config: Config, seeds: Sequence[int]) -> Group:
     """Optima of some weights at every step of the windows, for every setting and seed."""
     task = task_of(config.problem)
     chosen = choice_of(task, config.per_matrix, touched=True)
-
     probe = coordinate_optimum(chosen, whole_data, trust_radius=config.trust_radius)
     count = len(config.settings)
     numbers = [(rate, b1, POWERS[name]) for name, rate, b1 in config.settings]
@@ -295,7 +294,7 @@ def _controls(result: Result) -> list[Verdict]:
     ]
     verdicts += [
         judged(
-            f"Control, {name}: it is seen at lags 2 to {_LAGS}.",
+            f"Control, {name}: it is seen at lags 2 to {FARTHEST}.",
             _middle(mean_over_lags(worlds[name])),
             low=_SEEN,
             tolerance=_MEANING,
@@ -372,15 +371,9 @@ def _enough(result: Result, name: str) -> Verdict:
         f" {_WORTH[name]} of a tracker's error.",
         interval_over_seeds(_highest_over_first, np.stack([mean_over_lags(world), *found])),
         low=0.0,
-        tolerance=f"correlation of steps, mean of lags 2 to {_LAGS}, highest of {len(found)} places"
-        f" less that of such a world; {INTERVAL}",
+        tolerance=f"correlation of steps, mean of lags 2 to {FARTHEST}, highest of {len(found)}"
+        f" places less that of such a world; {INTERVAL}",
     )
-
-
-def mean_over_lags(paths: np.ndarray) -> np.ndarray:
-    """Correlation of steps, mean over weights and over lags from two on; one number a run."""
-    last = min(_LAGS, paths.shape[-2] // 2)
-    return np.mean([mean_correlation(paths, lag) for lag in range(2, last + 1)], axis=0)
 
 
 def _highest_over_first(rows: np.ndarray) -> float:
@@ -396,17 +389,12 @@ def _lost(paths: np.ndarray) -> str:
 def _lag_panel(title: str, worlds: dict[str, np.ndarray]) -> Panel:
     """Correlation of steps against the lag."""
     longest = min(paths.shape[-2] for paths in worlds.values())
-    lags = np.arange(1, min(_LAGS, longest // 2) + 1)
+    lags = np.arange(1, min(FARTHEST, longest // 2) + 1)
     series = [
         Series(name, lags, *medians(np.stack([mean_correlation(paths, int(lag)) for lag in lags])))
         for name, paths in worlds.items()
     ]
     return Panel(
-        title,
-        "steps between",
-        "correlation of steps",
-        series,
-        x_scale="linear",
-        y_scale="linear",
+        title, "steps between", "correlation of steps", series, x_scale="linear", y_scale="linear",
         guide=0.0,
-    )
+    )  # fmt: skip

@@ -17,6 +17,7 @@ from jaxtyping import Float
 
 # Of the steps' correlations, from the first that errors of measurement leave alone.
 FIRST, LAST = 2, 5
+FARTHEST = 20  # lag at which correlations are still looked at
 _LEAST_VALID = 0.9  # of the steps: an optimum that comes and goes has steps of its own
 _LEAST_ROWS = 8  # of a regression on three columns, and of its test
 
@@ -50,6 +51,14 @@ def mean_correlation(
 ) -> Float[np.ndarray, "..."]:
     """The same, averaged over the weights."""
     return _mean(step_correlation(paths, lag), axis=-1)
+
+
+def mean_over_lags(
+    paths: Float[np.ndarray, "... steps weights"],
+) -> Float[np.ndarray, "..."]:
+    """The same, averaged over the lags from two on as well: one number a run."""
+    last = min(FARTHEST, paths.shape[-2] // 2)
+    return np.mean([mean_correlation(paths, lag) for lag in range(FIRST, last + 1)], axis=0)
 
 
 def forgetting(paths: Float[np.ndarray, "... steps weights"]) -> Float[np.ndarray, "..."]:
