@@ -185,7 +185,7 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
     gains = [
         Series(
             moment,
-            np.arange(len(words)),
+            np.arange(len(words)) + 0.15 * row,  # beside each other
             *medians(
                 np.stack(
                     [gains_of_second(_paths(network, place, row)) for place in range(len(words))]
