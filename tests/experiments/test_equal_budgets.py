@@ -66,6 +66,11 @@ def test_rates_are_open_at_both_ends_and_decays_upwards_only():
     np.testing.assert_array_equal(found, [True, True, False, True, True, True])
 
 
+def test_a_kind_has_no_edge():
+    settings = {"kind": np.array([0.0, 1.0, 1.0]), "decay": np.array([0.1, 0.1, 0.2])}
+    np.testing.assert_array_equal(equal_budgets._on_edge(settings), [False, False, True])
+
+
 def test_a_run_that_diverged_errs_like_a_guess():
     made = equal_budgets.Search(lambda numbers: optax.sgd(numbers["rate"]), {"rate": [np.nan, 0.1]})
     group = equal_budgets.searched(made_digits(), made, [1, 2], 4, probes={})[0]
