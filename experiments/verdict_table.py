@@ -4,6 +4,7 @@
 machine they come from, and what other seeds said. README.md and the ledger are written from it.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,7 @@ def entry_of(module: ModuleType, folder: Path) -> Entry:
     return {
         "claim": module.CLAIM,
         "seed": manifest["seed"],
+        "config": digest(manifest.get("config")),
         "dtype": manifest["dtype"],
         "seconds": round(float(manifest["wall_time_seconds"]), 1),
         "core_seconds": _core_seconds(folder),
@@ -100,22 +102,27 @@ def with_other_seed(entry: Entry, module: ModuleType, folder: Path) -> Entry:
 
 
 def with_known_seeds(entry: Entry, before: Entry | None) -> Entry:
-    """The same entry, with what other seeds said of verdicts that have not changed since.
+    """The same entry, with what runs of other seeds were found to say of the same verdicts.
 
-    A verdict of the same seed with the same words and numbers comes from the same computation, so
-    that the runs of other seeds still speak of it; of any other they are forgotten.
+    They are asked once and their records need not be at hand. They are forgotten where the
+    settings have changed, or what was expected.
     """
-    if before is None or before.get("seed") != entry["seed"]:
+    if before is None or any(before.get(key) != entry[key] for key in ("seed", "config")):
         return entry
     known = {each["claim"]: each for each in before["verdicts"]}
     verdicts = []
     for each in entry["verdicts"]:
         then = known.get(each["claim"], {})
-        if of_this_seed({"holds": None, **then}) == each["holds"] and not _differ(then, each):
+        if then.get("expected") == each["expected"]:
             for seed, holds in then.get("other_seeds", {}).items():
                 each = _beside(each, seed, holds)
         verdicts.append(each)
     return {**entry, "verdicts": verdicts}
+
+
+def digest(config: Any) -> str:
+    """What tells settings from others."""
+    return hashlib.sha256(strict_json({"config": config}).encode()).hexdigest()[:16]
 
 
 def of_this_seed(verdict: Mapping[str, Any]) -> bool | None:
@@ -187,7 +194,7 @@ def changes(before: Sequence[Mapping[str, Any]], now: Sequence[Verdict]) -> list
             lines.append(f"new: {each.claim}: {HOLDS[each.holds]} ({each.measured})")
             continue
         said = of_this_seed({"holds": None, **then})
-        if each.holds != said or _differ(then, each.plain()):
+        if each.holds != said or any(each.plain()[word] != then.get(word) for word in _WORDS):
             lines.append(
                 f"changed: {each.claim}: {HOLDS.get(said)} ({then.get('measured')})"
                 f" is now {HOLDS[each.holds]} ({each.measured})"
@@ -205,11 +212,6 @@ def counted(verdicts: Sequence[Mapping[str, Any]]) -> str:
 
 # A verdict is the same as before if these are.
 _WORDS = ("measured", "expected")
-
-
-def _differ(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a verdict was measured, or would be expected, to be something else."""
-    return any(now[word] != then.get(word) for word in _WORDS)
 
 
 def _beside(verdict: Mapping[str, Any], seed: str, holds: bool | None) -> dict[str, Any]:

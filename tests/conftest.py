@@ -36,6 +36,19 @@ hypothesis.settings.register_profile("bayesfilt", derandomize=True, deadline=Non
 hypothesis.settings.load_profile("bayesfilt")
 
 
+# Fixtures that make what asks for them slow: a whole inference, whose parts are tested in
+# tests/infer, and two workers of a cluster, which do what one process does.
+DEAR = {"place_of_the_run", "two_workers"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are not wanted are left out
+def pytest_collection_modifyitems(items):
+    """Mark slow what needs a dear fixture."""
+    for item in items:
+        if DEAR & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def _float64_stays_on():
     """A test that leaves x64 switched off fails here, and not a hundred others after it."""

@@ -9,6 +9,7 @@ from bayesfilt.records import Record, read_record, write_record
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow  # all that it calls is tested in its own room
 def test_the_examples_of_the_readme_run_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     demo = Record(groups={"digits-mlp/free": {}}, attributes={"seed": 0})

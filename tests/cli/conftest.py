@@ -34,13 +34,6 @@ class Answer(NamedTuple):
 type Run = Callable[..., Answer]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark slow what asks for a whole inference: its parts are tested in tests/infer."""
-    for item in items:
-        if "place_of_the_run" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(autouse=True)
 def _ctrl_c_is_heard():
     """A job in a shell's background starts with SIGINT ignored; tests of Ctrl-C need it heard."""

@@ -361,6 +361,7 @@ def test_memory_for_not_even_one_run_is_one_line(bayesfilt, tmp_path, monkeypatc
     assert line.startswith("out of memory; ")
 
 
+@pytest.mark.slow  # the cluster without the command is in tests/simulate
 def test_a_sweep_runs_on_workers_of_its_own(bayesfilt, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="the extra `cluster` is not installed")
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

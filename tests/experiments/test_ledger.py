@@ -1,6 +1,8 @@
 """The ledger and the verdicts of record agree, and what they cite exists."""
 
 import ast
+import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -173,22 +175,31 @@ def test_another_seed_marks_a_verdict_it_undoes_and_takes_away_one_it_denies():
     assert not verdict_table.is_near(unsure)
 
 
-def test_other_seeds_still_speak_of_a_verdict_that_has_not_changed_and_of_no_other():
+def test_other_seeds_still_speak_of_a_verdict_while_settings_and_band_are_the_same():
     said = [verdict_table._beside(verdict(name, True).plain(), "1", False) for name in "abc"]
-    said.append(verdict_table._beside(verdict("d", None).plain(), "1", True))
-    before = {"seed": 0, "verdicts": said}
+    before = {"seed": 0, "config": "x", "verdicts": said}
     now = [
-        verdict("a", True).plain(),
-        verdict("b", False).plain(),
-        verdict("c", True)._replace(measured="2 (1.9 to 2.1)").plain(),
-        verdict("d", None).plain(),
+        verdict("a", True)._replace(measured="2 (1.9 to 2.1)").plain(),
+        verdict("b", None).plain(),
+        verdict("c", True)._replace(expected="below 3").plain(),
         verdict("new", True).plain(),
     ]
-    entry = {"seed": 0, "verdicts": now}
+    entry = {"seed": 0, "config": "x", "verdicts": now}
     found = verdict_table.with_known_seeds(entry, before)["verdicts"]
-    assert found == [said[0], now[1], now[2], said[3], now[4]]
-    assert verdict_table.with_known_seeds(entry, {**before, "seed": 2}) == entry
-    assert verdict_table.with_known_seeds(entry, None) == entry
+    assert [each.get("other_seeds") for each in found] == [{"1": False}, {"1": False}, None, None]
+    assert [each["holds"] for each in found] == [None, None, True, True]
+    assert verdict_table.of_this_seed(found[0]) is True
+    for other in ({**before, "seed": 2}, {**before, "config": "y"}, None):
+        assert verdict_table.with_known_seeds(entry, other) == entry
+
+
+def test_settings_are_told_from_others_and_known_again_from_a_manifest(tmp_path):
+    module = experiment_named("e12")
+    config = dataclasses.asdict(module.PAPER)
+    read = json.loads(json.dumps(config))  # tuples have become lists
+    assert verdict_table.digest(config) == verdict_table.digest(read)
+    changed = {**config, next(iter(config)): "other"}
+    assert verdict_table.digest(changed) != verdict_table.digest(config)
 
 
 def test_changes_are_new_changed_and_gone():

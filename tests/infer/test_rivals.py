@@ -17,12 +17,13 @@ from bayesfilt.infer.rivals import (
     rivals_on_matched_data,
 )
 from bayesfilt.infer.state_space import MODELS, model_named
+from tests.quick_look import slow_but
 
 QUICK = MatchedDesign(num_streams=24, num_fitted=240, num_foretold=120, relaxation_time=12.0)
 SOME = ("random_walk", "ornstein_uhlenbeck")
 
 
-@pytest.mark.parametrize("truth", SOME)
+@pytest.mark.parametrize("truth", slow_but(SOME[:1], SOME))
 def test_the_truth_is_preferred_and_what_lacks_it_is_refuted(truth):
     found = rivals_on_matched_data(jax.random.key(1), truth, rivals=SOME, design=QUICK)
     assert found.surprises == ()

@@ -226,6 +226,7 @@ print(*side_by_side.sites["mean"].ravel())
 """
 
 
+@pytest.mark.slow  # starts another process; chains one after the other are above
 def test_chains_side_by_side_are_the_chains_one_after_the_other():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

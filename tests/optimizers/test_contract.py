@@ -84,11 +84,11 @@ EVERYTHING = {
 DEAR = ("kalman_full", "kalman_kronecker")
 
 
-def made(names):
+def made(makers):
     """One row each, the dear ones marked slow."""
     rows = [
-        pytest.param(EVERYTHING[name], id=name, marks=pytest.mark.slow if name in DEAR else ())
-        for name in names
+        pytest.param(make, id=name, marks=pytest.mark.slow if name in DEAR else ())
+        for name, make in makers.items()
     ]
     return pytest.mark.parametrize("make", rows)
 

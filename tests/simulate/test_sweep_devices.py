@@ -6,6 +6,8 @@ The number of CPU devices is settled when jax starts, so this is a process of it
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import jax
 jax.config.update("jax_num_cpu_devices", 8)  # before the backend starts
@@ -53,6 +55,7 @@ print("one run a device: rounding")
 """
 
 
+@pytest.mark.slow  # starts another process; widths and places are in test_sweep_chunk
 def test_eight_devices_give_the_numbers_of_one():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
