@@ -340,7 +340,8 @@ def _at_rate(where: str, l2: Group, adamw: Group) -> list[Verdict]:
         ),
         *(
             judged(
-                f"{where}: so it does at L2's {word} coefficient",
+                f"{where}: at L2's {word} coefficient the loudest quarter overfits more than under"
+                " AdamW",
                 of_pair(_gap, lambda ours, theirs: ours[-1] - theirs[-1], which),
                 low=0.0,
                 tolerance="nats, the loudest quarter's gap's pull minus AdamW's at equal training"
