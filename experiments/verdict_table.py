@@ -159,7 +159,7 @@ def table_text(entries: Mapping[str, Entry]) -> str:
         f"{len(known)} experiments, {len(verdicts)} verdicts:"
         f" {counted(verdicts)};"
         f" {sum(map(is_near, verdicts))} near their threshold (marked ~),"
-        f" {sum(map(has_flipped, verdicts))} not judged because another seed turned them round"
+        f" {sum(map(has_flipped, verdicts))} not judged because another seed or machine turned them round"
         " (marked !)."
         f" {seconds / 60:.0f} minutes in all.",
         "",
@@ -262,7 +262,7 @@ def _section(name: str, module: ModuleType, entry: Entry) -> list[str]:
         "",
         f"{question_of(module)} ({', '.join(module.SETTLES)})",
         "",
-        "| claim | verdict | measured | expected | other seeds |",
+        "| claim | verdict | measured | expected | other seeds and machines |",
         "|---|---|---|---|---|",
         *(
             _row(
