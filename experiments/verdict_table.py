@@ -159,8 +159,8 @@ def table_text(entries: Mapping[str, Entry]) -> str:
         f"{len(known)} experiments, {len(verdicts)} verdicts:"
         f" {counted(verdicts)};"
         f" {sum(map(is_near, verdicts))} near their threshold (marked ~),"
-        f" {sum(map(has_flipped, verdicts))} not judged because another seed or machine turned them round"
-        " (marked !)."
+        f" {sum(map(has_flipped, verdicts))} not judged because another seed or machine"
+        " turned them round (marked !)."
         f" {seconds / 60:.0f} minutes in all.",
         "",
         "| experiment | claim | source | command | verdict | minutes | device |",
