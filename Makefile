@@ -3,6 +3,10 @@
 
 VENV := .venv/bin
 
+# Where a machine asks Python to keep no bytecode, each of the many processes below would parse all
+# of jax and numpyro again, for ten seconds or more.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test test-fast lint clean
 
 help:
