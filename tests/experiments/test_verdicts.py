@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from experiments import (
     e03_warm_restarts,
     e04_decay_budget,
 )
-from experiments.contract import below, is_the_one, margin_of, margin_of_the_one
+from experiments.contract import FEWEST_SEEDS, below, is_the_one, margin_of, margin_of_the_one
 from experiments.grids import difference, lower_error, lowest_log_error
 from tests.experiments.surfaces import OBLIQUE, SEPARABLE, grid, record, valley_of_law
 
@@ -65,6 +66,25 @@ def test_sgd_is_judged_like_adam():
     assert holds(e01_separability, result, words) is True
     assert holds(e01_separability, result, "mlp, cosine: SGDW's best test error is below") is None
     assert len(e01_separability.check(result)) == 5  # the laws are AdamW's
+
+
+def test_the_costly_network_is_trained_under_the_cosine_on_every_second_value(monkeypatch):
+    trained = {}
+
+    def only_note(problem, optimizer, schedule, axes, seeds):
+        trained[problem.name, optimizer, schedule] = axes.values(), len(seeds)
+        return grid()
+
+    monkeypatch.setattr(e01_separability, "train_grid", only_note)
+    e01_separability.run(e01_separability.PAPER, jax.random.key(0))
+    of_costly = [names[1:] for names in trained if names[0] == "digits-cnn-300"]
+    assert sorted(of_costly) == [("adam_l2", "cosine"), ("adamw", "cosine")]
+    for optimizer in ("adam_l2", "adamw"):
+        full, _ = trained["digits-mlp-300", optimizer, "cosine"]
+        some, num_seeds = trained["digits-cnn-300", optimizer, "cosine"]
+        assert num_seeds >= FEWEST_SEEDS
+        for all_values, values in zip(full, some, strict=True):
+            np.testing.assert_array_equal(all_values[::2], values)
 
 
 @pytest.mark.parametrize("best_decay", [10.0, 1e3])
