@@ -125,16 +125,23 @@ def compared(
 ) -> Verdict:
     """Whether the log ratio of two errors lies in a band.
 
-    Not judged where the search that loses has chosen a cell at an open edge of its grid.
+    Not judged where a wider grid might change the answer: where a search whose lower error would
+    take the ratio out of the band, or into it, has chosen a cell at an open edge of its grid.
     """
     ratio = log_ratio(first, second)
     verdict = judged(
         claim, ratio, low=low, high=high, unit="log ratio of errors",
         tolerance=f"{INTERVAL}, which choose the cells anew",
     )  # fmt: skip
-    loser, name = (first, "first") if ratio.estimate > 0 else (second, "second")
-    if chosen_at_edge(loser):
-        return not_judged(verdict, f"as the {name} one loses with a cell at the edge of its grid")
+    # The first's wider grid can only lower the ratio, the second's only raise it.
+    inside = verdict.holds is True
+    threats = {
+        "first": (first, np.isfinite(low) if inside else ratio.low > high),
+        "second": (second, np.isfinite(high) if inside else ratio.high < low),
+    }
+    for name, (group, is_threat) in threats.items():
+        if verdict.holds is not None and is_threat and chosen_at_edge(group):
+            verdict = not_judged(verdict, f"as the {name} one's cell is at the edge of its grid")
     return verdict
 
 
@@ -144,19 +151,8 @@ def no_worse(claim: str, first: Group, second: Group) -> Verdict:
 
 
 def much_better(claim: str, first: Group, second: Group) -> Verdict:
-    """Whether the first errs less than the second by more than a tenth.
-
-    A no is not judged where the first has chosen a cell at an open edge, though it leads: a wider
-    grid might carry it over the tenth. A yes is not where the second has.
-    """
-    verdict = judged(
-        claim, log_ratio(first, second), high=-_TENTH, unit="log ratio of errors",
-        tolerance=f"{INTERVAL}, which choose the cells anew; a tenth of the error is worth having",
-    )  # fmt: skip
-    doubtful, name = (second, "second") if verdict.holds else (first, "first")
-    if chosen_at_edge(doubtful):
-        return not_judged(verdict, f"as the {name} one's cell is at the edge of its grid")
-    return verdict
+    """Whether the first errs less than the second by more than a tenth of the error."""
+    return compared(claim, first, second, high=-_TENTH)
 
 
 def same_gain(

@@ -59,6 +59,31 @@ def test_only_a_loser_at_the_edge_of_its_grid_hinders_a_verdict():
     assert equal_budgets.compared("a.", search([0.10, 0.2]), high, high=0.0).holds is None
 
 
+def test_a_search_at_its_edge_hinders_what_its_lower_error_could_change():
+    """In order: the errors, who is at an edge, the band; and the answer that is left."""
+    first, second, both = {"first": [0]}, {"second": [0]}, {"first": [0], "second": [0]}
+    cases = (
+        # At most a tenth more, though more: only the second's wider grid could undo it.
+        (0.105, first, {"high": 0.0953}, True),
+        (0.105, second, {"high": 0.0953}, None),
+        # More than a tenth more: only the first's could.
+        (0.120, first, {"high": 0.0953}, None),
+        (0.120, second, {"high": 0.0953}, False),
+        # Alike: either could; less than alike: only the second's.
+        (0.100, first, {"low": -0.0953, "high": 0.0953}, None),
+        (0.100, second, {"low": -0.0953, "high": 0.0953}, None),
+        (0.080, first, {"low": -0.0953, "high": 0.0953}, False),
+        (0.080, both, {"low": -0.0953, "high": 0.0953}, None),
+    )
+    for error, edges, band, expected in cases:
+        pair = (
+            search([error], edge=edges.get("first", ())),
+            search([0.10], edge=edges.get("second", ())),
+        )
+        found = equal_budgets.compared("a.", *pair, **band)
+        assert found.holds is expected, (error, edges, band)
+
+
 def test_rates_are_open_at_both_ends_and_decays_upwards_only():
     found = equal_budgets._on_edge(
         {"rate": np.repeat([1.0, 2.0, 3.0], 2), "decay": np.tile([0.0, 1.0], 3), "eps": np.ones(6)}
