@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,7 +32,8 @@ def make(
         open_run_directory(folder, force=force)
         prepare(module)
         say(f"{module.__name__.rpartition('.')[2]}: {module.CLAIM}")
-        result, times = _run(module, config, folder, seed)
+        with _cheap_compiling() if config is module.QUICK else contextlib.nullcontext():
+            result, times = _run(module, config, folder, seed)
         verdicts = module.check(result)
         write_words(module, result, verdicts, folder, times)
         draw(module, result, verdicts, folder, venue)
@@ -42,6 +43,19 @@ def make(
 def prepare(module: ModuleType) -> None:
     """Have this process compute as the experiment wants it, whatever it did before."""
     prepare_jax("auto", _dtype(module), split_cpu=True)
+
+
+@contextlib.contextmanager
+def _cheap_compiling() -> Iterator[None]:
+    """Let XLA optimise little: most of what a QUICK costs is compiling."""
+    import jax
+
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _run(

@@ -136,17 +136,17 @@ def _draw_panel(
     axes.set_xlabel(_label(words(group, "x_label")[index], letters), linespacing=0.95)
     axes.set_ylabel(_label(words(group, "y_label")[index], _LETTERS_UP), linespacing=0.95)
     upright = [y, low, high, level]
-    if set_scale(axes, "x", [x], scale=words(group, "x_scale")[index]):  # pyright: ignore[reportArgumentType]
-        keep_to_numbers(axes, "x", [x])
     if set_scale(axes, "y", upright, scale=words(group, "y_scale")[index]):  # pyright: ignore[reportArgumentType]
         keep_to_numbers(axes, "y", upright)
     places = [word for word in words(group, "places")[index].split("|") if word]
-    if places:
+    if places:  # which stand side by side, whatever their numbers
         axes.set_xticks(range(len(places)), places)
         axes.set_xlim(-0.5, len(places) - 0.5)
         needed = len(places) * (1 + max(len(line) for word in places for line in word.split("\n")))
         size = float(matplotlib.rcParams["xtick.labelsize"])
         axes.tick_params(axis="x", labelsize=size * min(1.0, max(letters / needed, 0.7)))
+    elif set_scale(axes, "x", [x], scale=words(group, "x_scale")[index]):  # pyright: ignore[reportArgumentType]
+        keep_to_numbers(axes, "x", [x])
     if np.isfinite(level):
         guide(axes, level)
     if not np.isfinite(y).any():

@@ -80,6 +80,14 @@ def test_words_below_a_narrow_panel_do_not_run_into_each_other():
     assert all(one.x1 < two.x0 for one, two in itertools.pairwise(boxes))
 
 
+def test_places_stand_at_equal_distances():
+    """Points beside each other, from 0.05 to 2.05, are no reason for a logarithmic axis."""
+    points = Series(name="a", x=np.arange(3) + 0.05, y=range(3))
+    panel = Panel("worlds", "", "loss", [points], places=("a", "b", "c"))
+    (axes, *_) = panels_figure(panels_group([panel]), "icml").axes
+    assert (axes.get_xscale(), axes.get_xlim()) == ("linear", (-0.5, 2.5))
+
+
 def test_best_rates_that_are_nowhere_inside_their_grid_are_named_so():
     seen, record = rates_record(1), rates_record(1)
     for group in record.groups.values():  # the lowest error at the highest ratio and mean
