@@ -68,7 +68,9 @@ def _require_sound(options: argparse.Namespace) -> None:
 
         venue_named(options.venue)
     if "out" in options:
-        options.out = options.out.expanduser()
+        if not options.out:
+            raise ValueError("--out needs a folder, got nothing.")
+        options.out = Path(options.out).expanduser()
         if options.out.exists() and not options.out.is_dir():
             raise ValueError(f"--out needs a folder, got the file {options.out}.")
     for other in getattr(options, "also", ()):
@@ -97,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
                 "--also", type=Path, nargs="*", default=[], help="folders of runs of other seeds"
             )
         if name != "list":
-            command.add_argument("--out", type=Path, default=_OUT)
+            command.add_argument("--out", default=_OUT)
         if name not in ("list", "table"):
             command.add_argument("--quick", action="store_true", help="the same code, in seconds")
         if name == "all":
@@ -161,7 +163,7 @@ def _found_finished(module: ModuleType, options: argparse.Namespace) -> bool:
         ValueError: another one is there, which only --force replaces.
     """
     from experiments.making import prepare
-    from experiments.run_folder import is_finished, stands
+    from experiments.run_folder import NO_MANIFEST, is_finished, stands, tells
     from experiments.written import is_described, write_again
 
     folder = _folder(options, module)
@@ -175,9 +177,10 @@ def _found_finished(module: ModuleType, options: argparse.Namespace) -> bool:
                 say(f"{_name(module)}: {error}", error=True)
         return True
     if is_finished(folder) and not options.force:
+        what = "holds a finished run of another seed or configuration"
         raise ValueError(
-            f"{folder} holds a finished run of another seed or configuration; use another"
-            " --out, or --force to replace it."
+            f"{folder} {what if tells(folder) else NO_MANIFEST}; use another --out, or --force to"
+            " replace it."
         )
     return False
 
@@ -263,7 +266,7 @@ def _table(options: argparse.Namespace) -> int:
     from experiments import ledger, verdict_table
     from experiments.contract import experiment_named, experiment_names
     from experiments.making import prepare
-    from experiments.run_folder import is_finished, is_of
+    from experiments.run_folder import NO_MANIFEST, is_finished, is_of, tells
 
     if options.out != _OUT and not options.out.is_dir():
         raise ValueError(f"--out needs a folder of runs; there is no {options.out}.")
@@ -273,7 +276,8 @@ def _table(options: argparse.Namespace) -> int:
         folders = [other.expanduser() / name for other in (options.out, *options.also)]
         finished = [folder for folder in folders if is_finished(folder)]
         for folder in [each for each in finished if not is_of(each, module.PAPER)]:
-            say(f"{name}: {folder} has other settings than today's PAPER, and is left out")
+            why = "has other settings than today's PAPER" if tells(folder) else NO_MANIFEST
+            say(f"{name}: {folder} {why}, and is left out")
             finished.remove(folder)
         if folders[0] not in finished:
             say(f"{name}: no finished run in {folders[0]}{stays}")

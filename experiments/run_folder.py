@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from bayesfilt.atomic_files import CannotWriteError
 from bayesfilt.records import NETCDF_NAME, NPZ_NAME
@@ -15,6 +15,9 @@ try:
     import fcntl
 except ImportError:  # Windows: two that make the same experiment both write it, whole
     fcntl = None
+
+
+NO_MANIFEST = "has no manifest that can be read"  # and so nobody knows what run it is
 
 
 def is_finished(folder: Path) -> bool:
@@ -32,6 +35,11 @@ def is_of(folder: Path, config: Any) -> bool:
     return _manifest(folder).get("config") == json.loads(strict_json({"config": config}))["config"]
 
 
+def tells(folder: Path) -> bool:
+    """Whether a folder has a manifest that can be read."""
+    return bool(_manifest(folder))
+
+
 def was_broken_off(folder: Path) -> bool:
     """Whether a folder holds the announcement of a run, and no numbers of it."""
     return _manifest(folder).get("interrupted") is True and not _has_record(folder)
@@ -40,13 +48,17 @@ def was_broken_off(folder: Path) -> bool:
 def verdicts_of_the_run(folder: Path) -> list[dict[str, Any]] | None:
     """What the run itself wrote into its summary; None if that cannot be read."""
     found = _json(folder / SUMMARY_NAME).get("verdicts")
-    sound = isinstance(found, list) and all(
+    return found if are_verdicts(found) else None
+
+
+def are_verdicts(found: Any) -> TypeGuard[list[dict[str, Any]]]:
+    """Whether something that was read is a list of verdicts, each with a claim and an answer."""
+    return isinstance(found, list) and all(
         isinstance(each, dict)
         and isinstance(each.get("claim"), str)
         and any(each.get("holds") is answer for answer in (True, False, None))
         for each in found
     )
-    return found if sound else None
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from bayesfilt.records import read_record
 from bayesfilt.run_directory import SUMMARY_NAME, read_manifest, strict_json
 from experiments.contract import Verdict, docstring_part, experiment_named, experiment_names
 from experiments.described import question_of
+from experiments.run_folder import are_verdicts
 
 FOLDER = Path(__file__).parent
 VERDICTS_PATH = FOLDER / "verdicts.json"
@@ -41,14 +42,17 @@ def read_verdicts(path: Path = VERDICTS_PATH) -> dict[str, Entry]:
         content = json.loads(path.read_text(encoding="utf-8"))
         schema, entries = content["schema"], content["experiments"]
         whole = schema != SCHEMA or all(
-            {"verdicts", "seconds", "device"} <= each.keys() for each in entries.values()
+            {"seconds", "device"} <= each.keys() and are_verdicts(each["verdicts"])
+            for each in entries.values()
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a table of verdicts, or is damaged.") from error
     if schema != SCHEMA:
         raise ValueError(f"{path} has schema {schema}; this code reads {SCHEMA}.")
     if not whole:
-        raise ValueError(f"{path} is damaged: an entry lacks verdicts, seconds or device.")
+        raise ValueError(
+            f"{path} is damaged: an entry lacks seconds or device, or what its verdicts are."
+        )
     return entries
 
 
@@ -65,11 +69,8 @@ def entry_of(module: ModuleType, folder: Path) -> Entry:
         FileNotFoundError: there is no record or no manifest.
         ValueError: they cannot be read, or do not belong to this experiment.
     """
-    manifest = read_manifest(folder)
+    manifest = _whole_manifest(folder)
     verdicts = module.check(read_record(folder))
-    missing = [key for key in ("seed", "dtype", "wall_time_seconds") if key not in manifest]
-    if missing:
-        raise ValueError(f"the manifest in {folder} does not tell {', '.join(missing)}.")
     return {
         "claim": module.CLAIM,
         "seed": manifest["seed"],
@@ -81,7 +82,7 @@ def entry_of(module: ModuleType, folder: Path) -> Entry:
         "commit": str(manifest.get("commit", "")),
         "versions": {
             name: version
-            for name, version in dict(manifest.get("versions", {})).items()
+            for name, version in manifest["versions"].items()
             if name in ("bayesfilt", "jax", "numpy", "optax")
         },
         "verdicts": [each.plain() for each in verdicts],
@@ -93,7 +94,7 @@ def with_other_seed(entry: Entry, module: ModuleType, folder: Path) -> Entry:
 
     One that is turned round is not judged any more: what it was stays beside it.
     """
-    seed = str(read_manifest(folder)["seed"])
+    seed = str(_whole_manifest(folder)["seed"])
     if seed == str(entry["seed"]):
         return entry
     said = {each.claim: each.holds for each in module.check(read_record(folder))}
@@ -221,6 +222,16 @@ def _beside(verdict: Mapping[str, Any], seed: str, holds: bool | None) -> dict[s
     if said is not None and holds is (not said):
         found |= {"holds": None, "by_this_seed": said}
     return found
+
+
+def _whole_manifest(folder: Path) -> dict[str, Any]:
+    """A manifest that tells what an entry says of the run."""
+    manifest = read_manifest(folder)
+    kinds = {"seed": int, "dtype": str, "wall_time_seconds": (int, float), "versions": dict}
+    missing = [key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)]
+    if missing:
+        raise ValueError(f"the manifest in {folder} does not tell {', '.join(missing)}.")
+    return manifest
 
 
 def _core_seconds(folder: Path) -> float | None:

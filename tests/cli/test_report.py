@@ -267,6 +267,16 @@ def test_what_is_damaged_is_a_line_and_the_rest_is_shown(report, tmp_path):
     assert "Yes: 1 yes, 0 no, 0 not judged." in said
 
 
+def test_a_damaged_record_that_all_would_leave_is_made_again_by_itself(report, tmp_path):
+    """`all` asks only whether files are there."""
+    folder = experiment(tmp_path / "runs" / "e99_gains-quick")
+    write_manifest(folder, command=["/x/experiments/__main__.py", "all", "--quick"])
+    (folder / "record.nc").write_bytes(b"\x89HDF")
+    said = report(tmp_path / "runs").said
+    expected = f"run e99_gains --quick --out {tmp_path / 'runs'} --force"
+    assert f"Make it again with: python -m experiments {expected}" in said
+
+
 def test_records_of_a_newer_schema_are_told_how_to_be_made_again(report, tmp_path):
     folder = comparison(tmp_path / "runs" / "a")
     with h5py.File(folder / "record.nc", "r+") as file:

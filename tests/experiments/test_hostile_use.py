@@ -194,14 +194,54 @@ def test_a_damaged_record_does_not_keep_the_others_from_being_judged(call, monke
     assert last == f"experiments: error: not judged: {NAME}."
 
 
-def test_a_manifest_that_lacks_its_seed_is_no_entry(call, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seed", None), ("dtype", 32), ("wall_time_seconds", "long"), ("versions", 3)],
+)
+def test_a_manifest_that_does_not_tell_is_no_entry(call, tmp_path, key, value):
     call("run", "e11")
     manifest = tmp_path / "runs with ö" / NAME / "manifest.json"
     content = json.loads(manifest.read_text())
-    del content["seed"]
-    manifest.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="does not tell seed"):
+    manifest.write_text(json.dumps(content | {key: value}))
+    with pytest.raises(ValueError, match=f"does not tell {key}"):
         verdict_table.entry_of(call.module, manifest.parent)
+    entry = {"seed": 1, "verdicts": []}
+    with pytest.raises(ValueError, match=f"does not tell {key}"):
+        verdict_table.with_other_seed(entry, call.module, manifest.parent)
+    del content[key]
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"does not tell {key}"):
+        verdict_table.entry_of(call.module, manifest.parent)
+
+
+def test_a_run_whose_manifest_is_cut_off_is_named_so_and_not_replaced(call, tmp_path, monkeypatch):
+    call("run", "e11")
+    folder = tmp_path / "runs with ö" / NAME
+    (folder / "manifest.json").write_text('{"seed": 0, "conf')
+    code, _, err = call("all")
+    assert code == 2
+    assert "has no manifest that can be read; use another --out, or --force" in err
+    monkeypatch.setattr(verdict_table, "read_verdicts", dict)  # so that nothing is written
+    code, out, err = call("table")
+    assert "has no manifest that can be read, and is left out" in out
+    assert code == 2 and "and none on record" in err
+
+
+def test_an_empty_word_is_no_folder(call):
+    code, _, err = call("run", "e11", out="")
+    assert (code, err) == (2, "experiments: error: --out needs a folder, got nothing.\n")
+
+
+@pytest.mark.parametrize("verdicts", [[1], None, [{"claim": 1, "holds": True}], [{"claim": "a"}]])
+def test_a_table_whose_verdicts_are_none_is_one_line(tmp_path, verdicts):
+    path = tmp_path / "verdicts.json"
+    entry = {"verdicts": verdicts, "seconds": 1.0, "device": "cpu"}
+    path.write_text(json.dumps({"schema": 1, "experiments": {"e11": entry}}))
+    if verdicts == [{"claim": "a"}]:  # no answer is "not judged"
+        assert verdict_table.read_verdicts(path)
+        return
+    with pytest.raises(ValueError, match="is damaged"):
+        verdict_table.read_verdicts(path)
 
 
 def test_a_table_whose_entries_are_not_whole_is_one_line(tmp_path):
