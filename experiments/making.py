@@ -30,9 +30,10 @@ def make(
     """
     with taken(folder):
         open_run_directory(folder, force=force)
-        prepare(module)
+        quick = config is module.QUICK
+        prepare(module, split_cpu=not quick)
         say(f"{module.__name__.rpartition('.')[2]}: {module.CLAIM}")
-        with _cheap_compiling() if config is module.QUICK else contextlib.nullcontext():
+        with _cheap_compiling() if quick else contextlib.nullcontext():
             result, times = _run(module, config, folder, seed)
         verdicts = module.check(result)
         write_words(module, result, verdicts, folder, times)
@@ -40,9 +41,12 @@ def make(
     return times["seconds"], verdicts
 
 
-def prepare(module: ModuleType) -> None:
-    """Have this process compute as the experiment wants it, whatever it did before."""
-    prepare_jax("auto", _dtype(module), split_cpu=True)
+def prepare(module: ModuleType, *, split_cpu: bool = True) -> None:
+    """Have this process compute as the experiment wants it, whatever it did before.
+
+    What is over in seconds is not split among the cores: each would compile it for itself.
+    """
+    prepare_jax("auto", _dtype(module), split_cpu=split_cpu)
 
 
 @contextlib.contextmanager
