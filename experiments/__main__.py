@@ -163,7 +163,7 @@ def _found_finished(module: ModuleType, options: argparse.Namespace) -> bool:
         ValueError: another one is there, which only --force replaces.
     """
     from experiments.making import prepare
-    from experiments.run_folder import NO_MANIFEST, is_finished, stands, tells
+    from experiments.run_folder import is_finished, reason, stands
     from experiments.written import is_described, write_again
 
     folder = _folder(options, module)
@@ -177,11 +177,8 @@ def _found_finished(module: ModuleType, options: argparse.Namespace) -> bool:
                 say(f"{_name(module)}: {error}", error=True)
         return True
     if is_finished(folder) and not options.force:
-        what = "holds a finished run of another seed or configuration"
-        raise ValueError(
-            f"{folder} {what if tells(folder) else NO_MANIFEST}; use another --out, or --force to"
-            " replace it."
-        )
+        why = reason(folder, "holds a finished run of another seed or configuration")
+        raise ValueError(f"{folder} {why}; use another --out, or --force to replace it.")
     return False
 
 
@@ -266,7 +263,7 @@ def _table(options: argparse.Namespace) -> int:
     from experiments import ledger, verdict_table
     from experiments.contract import experiment_named, experiment_names
     from experiments.making import prepare
-    from experiments.run_folder import NO_MANIFEST, is_finished, is_of, tells
+    from experiments.run_folder import is_finished, is_of, reason
 
     if options.out != _OUT and not options.out.is_dir():
         raise ValueError(f"--out needs a folder of runs; there is no {options.out}.")
@@ -276,7 +273,7 @@ def _table(options: argparse.Namespace) -> int:
         folders = [other.expanduser() / name for other in (options.out, *options.also)]
         finished = [folder for folder in folders if is_finished(folder)]
         for folder in [each for each in finished if not is_of(each, module.PAPER)]:
-            why = "has other settings than today's PAPER" if tells(folder) else NO_MANIFEST
+            why = reason(folder, "has other settings than today's PAPER")
             say(f"{name}: {folder} {why}, and is left out")
             finished.remove(folder)
         if folders[0] not in finished:

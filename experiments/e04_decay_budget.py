@@ -14,7 +14,7 @@ import dataclasses
 
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 
 from bayesfilt.compare import Interval, best_decay_with_interval, bootstrap, ridge
 from bayesfilt.figures import VenueFigure, budgets_figure
@@ -42,7 +42,8 @@ CLAIM = "The best decay falls like the root of the budget (normalised), or ignor
 SETTLES = ("P15", "1.4")
 CAPTION = (
     "Best shrink per step against the length of the run with 90 % bootstrap intervals, a "
-    "panel a problem; the laws go through the middle budget."
+    "panel a problem; the laws go through the middle budget. None is shown where the best is at an"
+    " edge of the grid."
 )
 
 LAWS = {"normalised decay": -0.5, "filter": 0.0}
@@ -84,14 +85,16 @@ def check(result: Result) -> list[Verdict]:
     verdicts = []
     for problem, budgets in _budgets(result).items():
         slope = budget_slope(result, problem, budgets)
-        num_seeds = grid_from(result, f"{problem}/{budgets[0]}").test_error.shape[-1]
+        errors, decays = _lines(result, problem, budgets)
+        num_known = np.isfinite(ridge(errors, decays).log_decay).sum()
         for law, value in LAWS.items():
             rival = next(other for name, other in LAWS.items() if name != law)
             verdicts += with_enough_seeds(
                 [
                     Verdict(
                         claim=f"{problem}: the best shrink follows the law of the {law}",
-                        measured=f"slope on log steps {spelled(slope)}",
+                        measured=f"slope on log steps {spelled(slope)} from {num_known} of"
+                        f" {len(budgets)} budgets",
                         expected=f"{value:g}",
                         tolerance="90 % bootstrap over seeds; undecided if it holds"
                         f" {rival:g} too, or is wider than the way to it",
@@ -99,7 +102,7 @@ def check(result: Result) -> list[Verdict]:
                         margin=margin_of_the_one(slope, value, [rival]),
                     )
                 ],
-                num_seeds,
+                errors.shape[-1],
             )
     return verdicts
 
@@ -130,18 +133,24 @@ def plot(result: Result, venue: str = "neurips") -> VenueFigure:
 
 def budget_slope(result: Result, problem: str, budgets: list[int]) -> Interval:
     """Slope of log best shrink on log steps; NaN where too few budgets have theirs in the grid."""
-    grids = [grid_from(result, f"{problem}/{budget}") for budget in budgets]
-    # One array, seeds last: (budgets, decays, seeds).
-    errors = np.stack([grid.test_error[0] for grid in grids])
+    errors, decays = _lines(result, problem, budgets)
 
     def slope(lines: np.ndarray) -> float:
-        best = ridge(lines, grids[0].decays).log_decay
+        best = ridge(lines, decays).log_decay
         known = np.isfinite(best)
         if known.sum() < max(2, len(budgets) - 1):
             return float("nan")
         return float(np.polyfit(np.log(np.array(budgets))[known], best[known], 1)[0])
 
     return bootstrap(check_key(), slope, errors, num_resamples=300)
+
+
+def _lines(
+    result: Result, problem: str, budgets: list[int]
+) -> tuple[Float[np.ndarray, "budgets decays seeds"], Float[np.ndarray, " decays"]]:
+    """Test errors of all budgets at the one learning rate, and the decays of each."""
+    grids = [grid_from(result, f"{problem}/{budget}") for budget in budgets]
+    return np.stack([grid.test_error[0] for grid in grids]), grids[0].decays
 
 
 def _best_shrink(result: Result, problem: str, budget: int) -> np.ndarray:

@@ -40,8 +40,8 @@ from experiments.panels import Panel, Series, panels_group
 CLAIM = "The best learning rate is the posterior variance if R = H, and its root comes from drift."
 SETTLES = ("P1", "P2")
 CAPTION = (
-    "Left: the best constant factor, found by search, over the squared error that it leaves, for"
-    " three ratios of noise to curvature. Middle: the price of believing R = H. Right: measured"
+    "First: the best constant factor, found by search, over the squared error that it leaves, for"
+    " three ratios of noise to curvature. Second: the price of believing R = H. Third: measured"
     " squared error of the filter with and without drift; laws in grey; 90 % intervals over copies."
 )
 DTYPE = "float64"

@@ -45,9 +45,9 @@ from experiments.panels import Panel, Series, panels_group
 CLAIM = "AdaBayes is Adam with a memory of squared gradients that is each weight's own."
 SETTLES = ("P8",)
 CAPTION = (
-    "Left: share of one loud gradient that the variance forgets per step. Middle: noise of the"
-    " variance, for normal gradients. Right: the same on digits-mlp, AdaBayes over its fixed point,"
-    " a point a weight. Laws in grey; Ranges over seeds."
+    "First: share of one loud gradient that the variance forgets per step. Second: noise of the"
+    " variance, for normal gradients. Third: the same on digits-mlp, AdaBayes over its fixed point,"
+    " a point a weight. Laws in grey; ranges over seeds."
 )
 
 NETWORK, SHUFFLED = "network", "shuffled"

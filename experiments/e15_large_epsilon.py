@@ -59,7 +59,7 @@ from experiments.tuned_cells import (
 CLAIM = "The filter's passage from Adam to SGD adds something that Adam's epsilon does not."
 SETTLES = ("P9", "1.2", "1.16")
 CAPTION = (
-    "Left: gain of the fixed point over that of Adam with epsilon eta_Adam/eta_SGD. Then, a panel"
+    "First: gain of the fixed point over that of Adam with epsilon eta_Adam/eta_SGD. Then, a panel"
     " a task: test loss against the learning rate eta_Adam at the best eta_SGD of each (SGDW:"
     " against its own rate), median and 90 % interval over seeds; and the log ratio of the fixed"
     " point's test loss to its rival's in every cell, against the fraction of quiet weights. Last:"

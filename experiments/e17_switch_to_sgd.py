@@ -65,8 +65,8 @@ SETTLES = ("2.2", "2.3", "1.16")
 CAPTION = (
     "Lowest median test loss and test error of as many cells against the fraction of the run that"
     " Adam has, SGD having the rest, with 90 % intervals over seeds; level lines: the filters,"
-    " which have no switch; one point: Adam before and after at two rates. Right: where the best"
-    " fraction is, over resamples of the seeds."
+    " which have no switch; one point: Adam before and after at two rates. Last, for each"
+    " task: where the best fraction is, over resamples of the seeds."
 )
 
 FILTERS = {"adabayes_fixed_point": adabayes_fixed_point, "adabayes": adabayes}

@@ -50,10 +50,10 @@ from experiments.relaxations import LEFT, RISE, own_times, relaxation_time
 CLAIM = "A warm restart is a pulse of process noise, to which AdaBayes answers in 1/(2 eta sqrt h)."
 SETTLES = ("P38",)
 CAPTION = (
-    "Left: learning rate after a tenfold jump of the drift scale, over its new level, for the"
-    " loudest and the quietest weight; steps until it is within 1/e of that level. Right: the same"
-    " on digits-mlp after a warm restart, from the moving level, weights in bins of like precision;"
-    " and how this precision falls. Laws in grey; ranges over seeds."
+    "First two: learning rate after a tenfold jump of the drift scale, over its new level, for the"
+    " loudest and the quietest weight; steps until it is within 1/e of that level. Last two: the"
+    " same on digits-mlp after a warm restart, from the moving level, weights in bins of like"
+    " precision; and how this precision falls. Laws in grey; ranges over seeds."
 )
 
 SMALL, LARGE = "small jump", "large jump"

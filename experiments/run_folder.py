@@ -17,9 +17,6 @@ except ImportError:  # Windows: two that make the same experiment both write it,
     fcntl = None
 
 
-NO_MANIFEST = "has no manifest that can be read"  # and so nobody knows what run it is
-
-
 def is_finished(folder: Path) -> bool:
     """Whether a folder holds a record and its verdicts, which are written last."""
     return _has_record(folder) and (folder / SUMMARY_NAME).is_file()
@@ -35,9 +32,9 @@ def is_of(folder: Path, config: Any) -> bool:
     return _manifest(folder).get("config") == json.loads(strict_json({"config": config}))["config"]
 
 
-def tells(folder: Path) -> bool:
-    """Whether a folder has a manifest that can be read."""
-    return bool(_manifest(folder))
+def reason(folder: Path, known: str) -> str:
+    """Why a finished run is not the one that is asked for: `known`, or that nobody can tell."""
+    return known if _manifest(folder) else "has no manifest that can be read"
 
 
 def was_broken_off(folder: Path) -> bool:

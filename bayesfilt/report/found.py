@@ -59,11 +59,12 @@ class Run(NamedTuple):
         """The same, with what it needs to replace or to finish this run."""
         if self.command is None:
             return None
-        if " all" in self.command and self.problems:  # `all` takes what is there for finished
+        by_all = self.kind == "experiment" and self.manifest["command"][1:2] == ["all"]
+        if by_all and self.problems:  # `all` takes what is there for finished
             name, quick = self.folder.name.removesuffix("-quick"), self.folder.name[-6:] == "-quick"
             words = ["run", name, *["--quick"] * quick, "--out", str(self.folder.parent), "--force"]
             return f"python -m experiments {shlex.join(words)}"
-        goes_on = self.kind == "sweep" or " all" in self.command or "--force" in self.command
+        goes_on = self.kind == "sweep" or by_all or "--force" in self.command
         return self.command if goes_on else f"{self.command} --force"
 
 

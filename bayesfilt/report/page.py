@@ -49,7 +49,7 @@ def _header(title: str, sections: Sequence[Section]) -> Iterator[str]:
     yield "<header>"
     yield f"<h1>{escape(title)}</h1>"
     count = f"{len(sections)} run" + ("s" if len(sections) > 1 else "")
-    verdicts = f"; verdicts: {total.spelled()}" if judging else ""
+    verdicts = f"; verdicts, by these runs' own seeds: {total.spelled()}" if judging else ""
     yield f"<p>{count}{escape(verdicts)}.</p>"
     if len(sections) > 1:
         yield '<nav aria-label="Runs"><ol>'

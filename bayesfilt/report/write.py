@@ -91,19 +91,19 @@ def _of_experiment(run: Run, anchor: str, venue: str, warnings: list[str]) -> Se
     counts = counted(verdicts)
     unjudged = "Not judged." if run.is_finished else "Not finished."
     words, tone = answer(counts) if verdicts else (unjudged, "open")
+    claim = f"{about['claim']} " if "claim" in about else ""  # verdicts answer it, not the question
     if run.summary and not about:
         warnings.append(
             "An older version made this run, without question and captions: `python -m experiments"
             " report` judges and draws it again, from its record alone, and makes the page."
         )
     settles = about.get("settles")
-    lines = [str(about["claim"])] if "claim" in about else []
-    lines += [f"Bears on: {word(settles)}."] if settles else []
+    lines = [f"Bears on: {word(settles)}."] if settles else []
     return Section(
         title=run.name,
         kind=run.kind,
         question=str(about.get("question", run.folder.name)),
-        answer=words,
+        answer=f"{claim}{words}",
         tone=tone,
         counts=counts if verdicts else None,
         lines=lines,

@@ -82,8 +82,9 @@ def test_the_page_of_an_experiment_has_question_answer_figure_numbers_and_settin
     said = page.said
     for words in (
         "Is a gain a variance?",
-        "In part: 2 yes, 1 no, 1 not judged; 1 near the threshold.",
-        "A gain is a variance.",
+        "by these runs' own seeds: 2 yes, 1 no, 1 not judged; 1 near the threshold.",
+        # Verdicts judge the claim, which may say the opposite of the question.
+        "A gain is a variance. In part: 2 yes, 1 no, 1 not judged; 1 near the threshold.",
         "Bears on: P1, 2.8.",
         "Gain against variance, a panel a world.",
         "the crossover knows no batch size no 1.02 (0.98 to 1.05) 0.8 to 1.25 90 % bootstrap",
@@ -188,13 +189,15 @@ def test_a_folder_of_runs_has_an_index_that_leads_to_each(report, tmp_path):
     comparison(tmp_path / "runs" / "compare")
     (tmp_path / "runs" / "notes").mkdir()
     page = report(tmp_path / "runs")
-    assert "3 runs; verdicts: 3 yes, 1 no, 1 not judged; 1 near the threshold." in page.said
+    counts = "3 yes, 1 no, 1 not judged; 1 near the threshold."
+    assert f"3 runs; verdicts, by these runs' own seeds: {counts}" in page.said
     links = [each["href"] for each in page.all("a") if each["href"].startswith("#")]
     anchors = [each["id"] for each in page.all("section")]
     assert links == [f"#{anchor}" for anchor in anchors] == ["#r1", "#r2", "#r3"]
     names = [each["id"] for _, each in page.tags if "id" in each]
     assert len(names) == len(set(names))
-    assert "deep/er/e98_again Is a gain a variance? Yes: 1 yes, 0 no, 0 not judged." in page.said
+    answer = "A gain is a variance. Yes: 1 yes, 0 no, 0 not judged."
+    assert f"deep/er/e98_again Is a gain a variance? {answer}" in page.said
 
 
 def test_a_run_of_the_command_is_drawn_from_its_record(report, tmp_path):
@@ -275,6 +278,12 @@ def test_a_damaged_record_that_all_would_leave_is_made_again_by_itself(report, t
     said = report(tmp_path / "runs").said
     expected = f"run e99_gains --quick --out {tmp_path / 'runs'} --force"
     assert f"Make it again with: python -m experiments {expected}" in said
+    compared = comparison(tmp_path / "runs" / "b")  # whose --out has the word in it
+    command = ["/usr/bin/bayesfilt", "compare", "--out", "runs of all"]
+    write_manifest(compared, command=command)
+    (compared / "record.nc").write_bytes(b"\x89HDF")
+    again = "Make it again with: bayesfilt compare --out 'runs of all' --force"
+    assert again in report(tmp_path / "runs", "--force").said
 
 
 def test_records_of_a_newer_schema_are_told_how_to_be_made_again(report, tmp_path):

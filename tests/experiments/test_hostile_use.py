@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import pytest
 
 from bayesfilt.records import Record, variable
@@ -59,6 +60,32 @@ def test_records_are_judged_in_the_precision_they_were_made_in(call, words):
         summary.write_text("{}")
     assert call(*words, *(["--quick"]))[0] == 0
     assert call.asked == ["float64"]
+
+
+def test_only_a_quick_trial_compiles_cheaply_and_for_one_device(call, monkeypatch):
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)  # as users have it
+    seen = []
+    monkeypatch.setattr(
+        making, "prepare_jax", lambda platform, dtype, split_cpu: seen.append(split_cpu)
+    )
+    run = call.module.run
+
+    def noted(config, key):
+        seen.append(jax.config.values["jax_disable_most_optimizations"])
+        return run(config, key)
+
+    monkeypatch.setattr(call.module, "run", noted)
+    try:
+        assert call("run", "e11", "--quick")[0] == call("run", "e11")[0] == 0
+        assert seen == [False, True, True, False]  # split, cheaply: of QUICK, then of PAPER
+        monkeypatch.setattr(call.module, "run", lambda *_: {}["lost"])
+        with pytest.raises(KeyError):
+            making.make(call.module, call.module.QUICK, call.folder / "x", seed=0, venue="icml",
+                        force=True)  # fmt: skip
+        assert jax.config.values["jax_disable_most_optimizations"] is False
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def test_a_killed_run_is_listed_as_not_finished_and_goes_on_without_force(call, monkeypatch):
